@@ -1,0 +1,1 @@
+"""Graph to bytes or text: TFLite flatbuffer and C header."""

@@ -1,0 +1,296 @@
+"""The network as data: tensors by name, operators in execution order, invariants checked when built."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from nettrim_runtime.csr import CsrMatrix
+from nettrim_runtime.errors import GraphError
+from nettrim_runtime.ops import (
+    Activation,
+    Add,
+    AveragePool2d,
+    Conv2d,
+    Dense,
+    Layer,
+    MaxPool2d,
+    Op,
+    Reshape,
+    Softmax,
+    op_constants,
+    op_inputs,
+    window_count,
+)
+
+Array = npt.NDArray[Any]
+
+DTYPES = ("float32", "int8", "int32")
+
+
+@dataclass(frozen=True, eq=False)
+class Quantization:
+    """real value = scale * (integer - zero_point).
+
+    Attributes
+    ----------
+    scale : Array
+        float32, (1,) for the whole tensor or (n_channels,) along ``axis``.
+    zero_point : int
+        The integer that stands for 0.0; 0 for weights and biases.
+    axis : int or None
+        The axis that ``scale`` runs along, None for one scale a tensor.
+    """
+
+    scale: Array
+    zero_point: int = 0
+    axis: int | None = None
+
+    def quantize(self, values: Array) -> Array:
+        """Return int8 of the same shape: round half to even, then saturate. One scale a tensor only."""
+        integers = np.rint(np.asarray(values, np.float32) / self.scale[0]) + np.float32(self.zero_point)
+        quantized: Array = np.clip(integers, -128, 127).astype(np.int8)
+        return quantized
+
+    def dequantize(self, integers: Array) -> Array:
+        """Return the float32 values that integers stand for. One scale a tensor only."""
+        values: Array = (integers.astype(np.int32) - self.zero_point).astype(np.float32) * self.scale[0]
+        return values
+
+    def same_as(self, other: "Quantization") -> bool:
+        """Whether both map integers to the same real values."""
+        return (
+            self.zero_point == other.zero_point and self.axis == other.axis and np.array_equal(self.scale, other.scale)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """An edge of the graph: an activation, or a constant when ``data`` is there.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Activations: without the batch axis. Weights: (n_outputs, n_inputs), or
+        (n_outputs, kernel_height, kernel_width, n_channels / groups).
+    dtype : str
+        "float32", "int8" or "int32" (biases of a quantised graph).
+    quantization : Quantization or None
+        None in a float graph.
+    data : Array, CsrMatrix or None
+        A constant's values; a CsrMatrix has a row an output: (shape[0], product of the rest).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    quantization: Quantization | None = None
+    data: Array | CsrMatrix | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes of the values when all are stored."""
+        return self.size * np.dtype(self.dtype).itemsize
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of a constant as it is stored."""
+        return self.data.stored_bytes if isinstance(self.data, CsrMatrix) else self.dense_bytes
+
+    @property
+    def nnz(self) -> int:
+        """Number of a constant's values that are not zero."""
+        return self.data.nnz if isinstance(self.data, CsrMatrix) else int(np.count_nonzero(self.values()))
+
+    def values(self) -> Array:
+        """Return a constant's values, dense, in ``shape``."""
+        if self.data is None:
+            raise GraphError(f"tensor {self.name!r} is an activation, expected a constant")
+        dense = self.data.to_dense() if isinstance(self.data, CsrMatrix) else self.data
+        return dense.reshape(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A network of one input or more; building one checks it.
+
+    Raises
+    ------
+    GraphError
+        When an operator reads what is not yet computed, a shape or type does not follow
+        from the inputs, a tensor is missing, unused or produced twice.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    ops: tuple[Op, ...]
+    tensors: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The operators with weights, in execution order."""
+        return tuple(op for op in self.ops if isinstance(op, Dense | Conv2d))
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the activations are int8."""
+        return self.tensors[self.inputs[0]].dtype == "int8"
+
+    def consumers(self, tensor: str) -> tuple[Op, ...]:
+        """Return the operators that read an activation."""
+        return tuple(op for op in self.ops if tensor in op_inputs(op))
+
+    def with_tensors(self, tensors: Iterable[Tensor]) -> "Graph":
+        """Return the same network with some tensors replaced, by name."""
+        return replace(self, tensors={**self.tensors, **{tensor.name: tensor for tensor in tensors}})
+
+    def quantization(self, tensor: str) -> Quantization:
+        """Return a tensor's quantization, which a quantised graph always has."""
+        found = self.tensors[tensor].quantization
+        if found is None:
+            raise GraphError(f"{self.name}: tensor {tensor!r} has no quantization, expected a quantised graph")
+        return found
+
+
+def infer_shape(op: Op, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Return the shape of an operator's output, from its inputs and constants.
+
+    Raises
+    ------
+    GraphError
+        When the shapes of its inputs do not fit together.
+    """
+    match op:
+        case Dense():
+            n_outputs, n_inputs = _rank(op, tensors[op.weight], 2)
+            _require(
+                tensors[op.input].shape == (n_inputs,), op, f"input {tensors[op.input].shape} for {n_inputs} inputs"
+            )
+            return (n_outputs,)
+        case Conv2d():
+            return _conv_shape(op, tensors)
+        case MaxPool2d() | AveragePool2d():
+            return (*_windows(op, tensors[op.input], op.kernel_size, (1, 1)), tensors[op.input].shape[2])
+        case Add():
+            _require(tensors[op.first].shape == tensors[op.second].shape, op, "its two inputs differ in shape")
+            return tensors[op.first].shape
+        case Activation() | Softmax():
+            return tensors[op.input].shape
+        case Reshape():
+            _require(tensors[op.input].size == tensors[op.output].size, op, "input and output differ in size")
+            return tensors[op.output].shape
+        case _:
+            assert_never(op)
+
+
+def layer_macs(op: Layer, tensors: Mapping[str, Tensor]) -> int:
+    """Return the multiply-accumulates of one run of a layer, zeros included."""
+    positions = tensors[op.output].size // tensors[op.weight].shape[0]
+    return positions * tensors[op.weight].size
+
+
+def _conv_shape(op: Conv2d, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
+    n_outputs, kernel_height, kernel_width, n_group_channels = _rank(op, tensors[op.weight], 4)
+    _, _, n_channels = _rank(op, tensors[op.input], 3)
+    _require(n_channels == n_group_channels * op.groups, op, f"{n_channels} channels for {op.groups} groups")
+    _require(n_outputs % op.groups == 0, op, f"{n_outputs} outputs for {op.groups} groups")
+    kernel_size = (kernel_height, kernel_width)
+    return (*_windows(op, tensors[op.input], kernel_size, op.dilation), n_outputs)
+
+
+def _windows(
+    op: Conv2d | MaxPool2d | AveragePool2d, image: Tensor, kernel: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int]:
+    height, width, _ = _rank(op, image, 3)
+    pad = op.padding
+    _require(min(*op.stride, *kernel, *dilation) >= 1 and min(pad) >= 0, op, "a size below one or a padding below zero")
+    rows = window_count(height, kernel[0], op.stride[0], dilation[0], pad.top + pad.bottom)
+    columns = window_count(width, kernel[1], op.stride[1], dilation[1], pad.left + pad.right)
+    _require(rows >= 1 and columns >= 1, op, f"a window larger than the image {image.shape}")
+    return rows, columns
+
+
+def _rank(op: Op, tensor: Tensor, rank: int) -> tuple[int, ...]:
+    _require(len(tensor.shape) == rank, op, f"tensor {tensor.name!r} has shape {tensor.shape}, expected {rank} axes")
+    return tensor.shape
+
+
+def _require(holds: bool, op: Op, finding: str) -> None:
+    if not holds:
+        raise GraphError(f"{type(op).__name__} {op.name!r}: {finding}")
+
+
+def _check(graph: Graph) -> None:
+    known = set(graph.inputs)
+    names = [op.name for op in graph.ops]
+    if len(set(names)) != len(names):
+        raise GraphError(f"{graph.name}: two operators have one name")
+    for name, tensor in graph.tensors.items():
+        if name != tensor.name or tensor.dtype not in DTYPES:
+            raise GraphError(f"{graph.name}: tensor {name!r} is called {tensor.name!r}, type {tensor.dtype!r}")
+    for op in graph.ops:
+        _check_op(graph, op, known)
+        known.add(op.output)
+    if not graph.inputs or not graph.outputs or not set(graph.outputs) <= known:
+        raise GraphError(f"{graph.name}: outputs {graph.outputs} are not all computed from inputs {graph.inputs}")
+    used = known.union(*(op_constants(op) for op in graph.ops)) if graph.ops else known
+    if used != set(graph.tensors):
+        raise GraphError(f"{graph.name}: tensors {sorted(used ^ set(graph.tensors))} are missing or unused")
+
+
+def _check_op(graph: Graph, op: Op, known: set[str]) -> None:
+    names = (*op_inputs(op), *op_constants(op), op.output)
+    missing = [name for name in names if name not in graph.tensors]
+    _require(not missing, op, f"tensors {missing} are missing")
+    _require(set(op_inputs(op)) <= known, op, "it reads a tensor that no earlier operator writes")
+    _require(op.output not in known, op, f"tensor {op.output!r} is written twice")
+    expected = infer_shape(op, graph.tensors)
+    _require(graph.tensors[op.output].shape == expected, op, f"output should have shape {expected}")
+    for name in (*op_inputs(op), op.output):
+        _require(graph.tensors[name].data is None, op, f"tensor {name!r} is a constant, expected an activation")
+    for name in op_constants(op):
+        _check_constant(op, graph.tensors[name])
+    if isinstance(op, Dense | Conv2d):
+        bias, n_outputs = graph.tensors[op.bias], graph.tensors[op.weight].shape[0]
+        _require(bias.shape == (n_outputs,), op, f"bias has shape {bias.shape}, expected ({n_outputs},)")
+    _check_types(graph, op)
+
+
+def _check_constant(op: Op, tensor: Tensor) -> None:
+    data = tensor.data
+    if data is None:
+        raise GraphError(f"{type(op).__name__} {op.name!r}: constant {tensor.name!r} has no data")
+    values = data.data if isinstance(data, CsrMatrix) else data
+    shape = (tensor.shape[0], tensor.size // tensor.shape[0]) if isinstance(data, CsrMatrix) else tensor.shape
+    _require(data.shape == shape, op, f"constant {tensor.name!r} holds {data.shape}, expected {shape}")
+    _require(values.dtype == tensor.dtype, op, f"constant {tensor.name!r} holds {values.dtype}, not {tensor.dtype}")
+
+
+def _check_types(graph: Graph, op: Op) -> None:
+    tensors = graph.tensors
+    quantized = graph.is_quantized
+    expected = "int8" if quantized else "float32"
+    for name in (*op_inputs(op), op.output):
+        _require(tensors[name].dtype == expected, op, f"tensor {name!r} is {tensors[name].dtype}, not {expected}")
+        _require((tensors[name].quantization is not None) == quantized, op, f"tensor {name!r}: quantization and type")
+    if isinstance(op, Dense | Conv2d):
+        found = (tensors[op.weight].dtype, tensors[op.bias].dtype)
+        _require(found == (("int8", "int32") if quantized else ("float32", "float32")), op, f"constants are {found}")
+        if quantized:
+            scale = graph.quantization(op.weight).scale
+            _require(scale.shape == (tensors[op.weight].shape[0],), op, f"weight scale has shape {scale.shape}")
+    if quantized and isinstance(op, MaxPool2d | AveragePool2d | Activation | Reshape):
+        same = graph.quantization(op.input).same_as(graph.quantization(op.output))
+        _require(same, op, "input and output must share one quantization")

@@ -1,0 +1,179 @@
+"""The operators of a network: one frozen dataclass each, `Op` their union.
+
+Shapes never include the batch axis. Images are (height, width, channels).
+"""
+
+import enum
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class ActivationFunction(enum.Enum):
+    """A clamp fused into the operator before it; the values are the names in files and tables."""
+
+    NONE = "none"
+    RELU = "relu"
+    RELU6 = "relu6"
+    RELU_N1_TO_1 = "relu_n1_to_1"
+
+    @property
+    def lower(self) -> float:
+        """The smallest value it lets through."""
+        return {"none": float("-inf"), "relu": 0.0, "relu6": 0.0, "relu_n1_to_1": -1.0}[self.value]
+
+    @property
+    def upper(self) -> float:
+        """The largest value it lets through."""
+        return {"none": float("inf"), "relu": float("inf"), "relu6": 6.0, "relu_n1_to_1": 1.0}[self.value]
+
+
+class Size2d(NamedTuple):
+    """A height and a width: of a filter, a stride or a dilation."""
+
+    height: int
+    width: int
+
+
+class Padding(NamedTuple):
+    """Rows and columns added around an image."""
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
+
+
+UNIT = Size2d(1, 1)
+NO_PADDING = Padding()
+
+
+@dataclass(frozen=True)
+class Dense:
+    """activation(weight @ input + bias): weight (n_outputs, n_inputs), bias (n_outputs,)."""
+
+    name: str
+    input: str
+    weight: str
+    bias: str
+    output: str
+    activation: ActivationFunction = ActivationFunction.NONE
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """2-d correlation: weight (n_outputs, kernel_height, kernel_width, n_channels / groups), padded with zeros.
+
+    ``groups == n_channels`` is a depthwise convolution.
+    """
+
+    name: str
+    input: str
+    weight: str
+    bias: str
+    output: str
+    stride: Size2d = UNIT
+    padding: Padding = NO_PADDING
+    dilation: Size2d = UNIT
+    groups: int = 1
+    activation: ActivationFunction = ActivationFunction.NONE
+
+
+@dataclass(frozen=True)
+class MaxPool2d:
+    """The largest value of each window; padding never wins."""
+
+    name: str
+    input: str
+    output: str
+    kernel_size: Size2d
+    stride: Size2d
+    padding: Padding = NO_PADDING
+
+
+@dataclass(frozen=True)
+class AveragePool2d:
+    """The mean of each window over the pixels that are there: padding does not count."""
+
+    name: str
+    input: str
+    output: str
+    kernel_size: Size2d
+    stride: Size2d
+    padding: Padding = NO_PADDING
+
+
+@dataclass(frozen=True)
+class Add:
+    """activation(first + second), of equal shapes."""
+
+    name: str
+    first: str
+    second: str
+    output: str
+    activation: ActivationFunction = ActivationFunction.NONE
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A clamp that stands alone, because its input is also used elsewhere."""
+
+    name: str
+    input: str
+    output: str
+    activation: ActivationFunction
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """The same values in the shape of the output tensor."""
+
+    name: str
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """exp(input) / sum(exp(input)) over the last axis."""
+
+    name: str
+    input: str
+    output: str
+
+
+Op = Dense | Conv2d | MaxPool2d | AveragePool2d | Add | Activation | Reshape | Softmax
+Layer = Dense | Conv2d  # the operators that have weights
+
+OPERATORS: tuple[type[Op], ...] = (Dense, Conv2d, MaxPool2d, AveragePool2d, Add, Activation, Reshape, Softmax)
+
+
+def op_inputs(op: Op) -> tuple[str, ...]:
+    """Return the names of the activations an operator reads; its constants are not among them."""
+    if isinstance(op, Add):
+        return (op.first, op.second)
+    return (op.input,)
+
+
+def op_constants(op: Op) -> tuple[str, ...]:
+    """Return the names of an operator's weight and bias, or nothing."""
+    if isinstance(op, Dense | Conv2d):
+        return (op.weight, op.bias)
+    return ()
+
+
+def window_count(size: int, kernel: int, stride: int, dilation: int, padding: int) -> int:
+    """Return how many windows fit along one axis of an image.
+
+    Parameters
+    ----------
+    size, padding : int
+        Pixels along the axis, and pixels added on both sides together.
+    """
+    return (size + padding - (kernel - 1) * dilation - 1) // stride + 1
+
+
+def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Return what TFLite's SAME adds before and after one axis: ceil(size / stride) windows."""
+    windows = -(-size // stride)
+    total = max(0, (windows - 1) * stride + (kernel - 1) * dilation + 1 - size)
+    return total // 2, total - total // 2
