@@ -1,0 +1,104 @@
+"""A float graph to int8: ranges to scales, weights per output channel, biases to int32.
+
+The arithmetic is fixed in nettrim_runtime.fixed_point; here only scales and zero points are chosen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nettrim_runtime.csr import CsrMatrix
+from nettrim_runtime.graph import Graph, Quantization, Tensor
+from nettrim_runtime.ops import Activation, AveragePool2d, Layer, MaxPool2d, Reshape, Softmax
+
+Array = npt.NDArray[Any]
+Range = tuple[float, float]
+
+INT8_STEPS = 255
+WEIGHT_LIMIT = 127  # symmetric: -128 is never used, as TFLite's int8 specification asks
+BIAS_LIMIT = 1 << 30  # leaves the accumulator half of int32
+ZERO_ROW_BIAS = 1 << 20  # the integer that the bias of a fully pruned row becomes
+SMALLEST_SPAN = 1e-6  # a constant activation still needs a scale
+
+SOFTMAX_OUTPUT = Quantization(np.array([1 / 256], np.float32), -128)  # fixed by TFLite
+
+
+def quantize_graph(graph: Graph, ranges: Mapping[str, Range]) -> Graph:
+    """Quantise every tensor of a float graph.
+
+    Pools, stand-alone activations and reshapes keep the quantisation of their input, so they
+    move integers without rounding (an average rounds once).
+
+    Parameters
+    ----------
+    ranges : Mapping
+        (smallest, largest) value of every activation by name, in real units.
+
+    Returns
+    -------
+    Graph
+        int8 activations and weights, int32 biases; a pruned weight stays zero.
+    """
+    quantizations = {name: quantization_of_range(*ranges[name]) for name in graph.inputs}
+    for op in graph.ops:
+        match op:
+            case MaxPool2d() | AveragePool2d() | Activation() | Reshape():
+                quantizations[op.output] = quantizations[op.input]
+            case Softmax():
+                quantizations[op.output] = SOFTMAX_OUTPUT
+            case _:
+                quantizations[op.output] = quantization_of_range(*ranges[op.output])
+    tensors = {
+        name: replace(graph.tensors[name], dtype="int8", quantization=found) for name, found in quantizations.items()
+    }
+    for layer in graph.layers:
+        weight, bias = quantize_layer(graph, layer, float(quantizations[layer.input].scale[0]))
+        tensors |= {weight.name: weight, bias.name: bias}
+    return replace(graph, tensors=tensors)
+
+
+def quantization_of_range(smallest: float, largest: float) -> Quantization:
+    """Return the int8 scale and zero point that cover a range and hold 0.0 exactly."""
+    smallest, largest = min(smallest, 0.0), max(largest, 0.0)
+    scale = np.float32(max(largest - smallest, SMALLEST_SPAN) / INT8_STEPS)
+    zero_point = int(np.clip(np.rint(-128 - smallest / float(scale)), -128, 127))
+    return Quantization(np.array([scale], np.float32), zero_point)
+
+
+def quantize_layer(graph: Graph, layer: Layer, input_scale: float) -> tuple[Tensor, Tensor]:
+    """Return a layer's weight as int8, one scale an output channel, and its bias as int32.
+
+    Raises
+    ------
+    GraphError
+        When the weight or bias is not a constant.
+    """
+    weight, bias = graph.tensors[layer.weight], graph.tensors[layer.bias]
+    rows = weight.values().reshape(weight.shape[0], -1)
+    scale = _weight_scales(rows, np.abs(bias.values()), input_scale)
+    integers = np.clip(np.rint(rows / scale[:, None]), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+    bias_scale = np.float32(input_scale) * scale
+    bias_integers = np.rint(bias.values().astype(np.float64) / bias_scale.astype(np.float64)).astype(np.int32)
+    return (
+        replace(weight, dtype="int8", data=integers.reshape(weight.shape), quantization=Quantization(scale, 0, axis=0)),
+        replace(bias, dtype="int32", data=bias_integers, quantization=Quantization(bias_scale, 0, axis=0)),
+    )
+
+
+def _weight_scales(rows: Array, bias_magnitude: Array, input_scale: float) -> Array:
+    """Cover each row's largest weight; widen it where the bias would otherwise leave int32."""
+    largest = np.abs(rows).max(axis=1, initial=0.0).astype(np.float64)
+    scale = largest / WEIGHT_LIMIT
+    scale = np.maximum(scale, bias_magnitude / (input_scale * BIAS_LIMIT))
+    zero_row = np.where(bias_magnitude > 0, bias_magnitude / (input_scale * ZERO_ROW_BIAS), 1.0)
+    return np.where(largest > 0, scale, zero_row).astype(np.float32)
+
+
+def with_sparse_weights(graph: Graph, layers: Mapping[str, CsrMatrix]) -> Graph:
+    """Return the graph with the named layers' weights stored as compressed rows."""
+    return graph.with_tensors(
+        replace(graph.tensors[layer.weight], data=layers[layer.name]) for layer in graph.layers if layer.name in layers
+    )

@@ -1,0 +1,116 @@
+"""The operators on float32 arrays."""
+
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from nettrim_runtime.graph import Graph
+from nettrim_runtime.linear import Step, conv_step, dense_step, padded_buffer
+from nettrim_runtime.ops import (
+    Activation,
+    ActivationFunction,
+    Add,
+    AveragePool2d,
+    Conv2d,
+    Dense,
+    Layer,
+    MaxPool2d,
+    Op,
+    Reshape,
+    Softmax,
+    op_inputs,
+)
+from nettrim_runtime.pooling import max_pool_step, sum_pool_step, window_sizes
+
+Array = npt.NDArray[Any]
+
+
+def float_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
+    """Prepare one operator of a float graph.
+
+    Parameters
+    ----------
+    buffers : Mapping
+        The operator's inputs and output by name, (batch, *shape) float32.
+    """
+    source, output = buffers[op_inputs(op)[0]], buffers[op.output]
+    match op:
+        case Dense() | Conv2d():
+            return _layer_step(graph, op, source, output)
+        case MaxPool2d():
+            return max_pool_step(op, source, output, fill=-np.inf)
+        case AveragePool2d():
+            return _average_step(op, source, output)
+        case Add():
+            return _add_step(op, source, buffers[op.second], output)
+        case Activation():
+            return _clamp_step(op.activation, source, output)
+        case Softmax():
+            return _softmax_step(source, output)
+        case Reshape():
+            raise AssertionError("a reshape is a view, made by Program")
+        case _:
+            assert_never(op)
+
+
+def _layer_step(graph: Graph, op: Layer, source: Array, output: Array) -> Step:
+    weight, bias = graph.tensors[op.weight].values(), graph.tensors[op.bias].values()
+    clamp = _clamp_step(op.activation, output, output)
+    if isinstance(op, Dense):
+        accumulate = dense_step(source, weight, output)
+        inside = source
+    else:
+        padded, inside = padded_buffer(source.shape[0], source.shape[1:], op.padding, source.dtype, 0)
+        accumulate = conv_step(op, padded, weight, output)
+
+    def run() -> None:
+        if inside is not source:
+            np.copyto(inside, source)
+        accumulate()
+        np.add(output, bias, out=output)
+        clamp()
+
+    return run
+
+
+def _average_step(op: AveragePool2d, source: Array, output: Array) -> Step:
+    add_up = sum_pool_step(op, source, output)
+    sizes = window_sizes(op, source.shape[1:], output.dtype)
+
+    def run() -> None:
+        add_up()
+        np.divide(output, sizes, out=output)
+
+    return run
+
+
+def _add_step(op: Add, first: Array, second: Array, output: Array) -> Step:
+    clamp = _clamp_step(op.activation, output, output)
+
+    def run() -> None:
+        np.add(first, second, out=output)
+        clamp()
+
+    return run
+
+
+def _clamp_step(activation: ActivationFunction, source: Array, output: Array) -> Step:
+    def run() -> None:
+        np.clip(source, np.float32(activation.lower), np.float32(activation.upper), out=output)
+
+    return run
+
+
+def _softmax_step(source: Array, output: Array) -> Step:
+    largest = np.empty((*source.shape[:-1], 1), source.dtype)
+
+    def run() -> None:
+        np.max(source, axis=-1, keepdims=True, out=largest)
+        np.subtract(source, largest, out=output)
+        np.exp(output, out=output)
+        np.sum(output, axis=-1, keepdims=True, out=largest)
+        np.divide(output, largest, out=output)
+
+    return run

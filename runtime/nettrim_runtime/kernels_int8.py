@@ -1,0 +1,187 @@
+"""The operators on int8 arrays, with the arithmetic of TFLite's reference kernels."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from nettrim_runtime.csr import CsrMatrix
+from nettrim_runtime.fixed_point import (
+    INT8_MAX,
+    INT8_MIN,
+    activation_range,
+    add_parameters,
+    layer_requantization,
+    multiply_by_quantized_multiplier,
+    softmax_table,
+)
+from nettrim_runtime.graph import Graph
+from nettrim_runtime.linear import Step, conv_step, csr_dense_step, dense_step, exact_dtype, padded_buffer
+from nettrim_runtime.ops import (
+    Activation,
+    Add,
+    AveragePool2d,
+    Conv2d,
+    Dense,
+    Layer,
+    MaxPool2d,
+    Op,
+    Reshape,
+    Softmax,
+    op_inputs,
+)
+from nettrim_runtime.pooling import max_pool_step, sum_pool_step, window_sizes
+
+Array = npt.NDArray[Any]
+
+KERNEL_TRIALS = 5  # timed runs of each kernel when a pruned layer chooses between dense and CSR
+
+
+def int8_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
+    """Prepare one operator of a quantised graph.
+
+    Parameters
+    ----------
+    buffers : Mapping
+        The operator's inputs and output by name, (batch, *shape) int8.
+    """
+    source, output = buffers[op_inputs(op)[0]], buffers[op.output]
+    match op:
+        case Dense() | Conv2d():
+            return _layer_step(graph, op, source, output)
+        case MaxPool2d():
+            return max_pool_step(op, source, output, fill=INT8_MIN)
+        case AveragePool2d():
+            return _average_step(op, source, output)
+        case Add():
+            return _add_step(graph, op, buffers)
+        case Activation():
+            lower, upper = activation_range(graph.quantization(op.output), op.activation)
+            return _clamp_step(source, lower, upper, output)
+        case Softmax():
+            return _softmax_step(graph, op, source, output)
+        case Reshape():
+            raise AssertionError("a reshape is a view, made by Program")
+        case _:
+            assert_never(op)
+
+
+def _layer_step(graph: Graph, op: Layer, source: Array, output: Array) -> Step:
+    weight, bias = graph.tensors[op.weight].values(), graph.tensors[op.bias].values()
+    scaling = layer_requantization(graph, op)
+    dtype = exact_dtype(weight, bias)
+    accumulator = np.empty(output.shape, dtype)
+    if isinstance(op, Dense):
+        inside = np.empty(source.shape, dtype)
+        accumulate = _faster_dense_step(inside, graph.tensors[op.weight].data, weight, accumulator)
+    else:
+        padded, inside = padded_buffer(source.shape[0], source.shape[1:], op.padding, dtype, 0)
+        accumulate = conv_step(op, padded, weight, accumulator)
+    bias_float, zero_point = bias.astype(dtype), dtype(scaling.input_zero_point)
+    integers, scratch = np.empty(output.shape, np.int64), np.empty(output.shape, np.int64)
+    multiplier, shift = scaling.multiplier.astype(np.int64), scaling.shift.astype(np.int64)
+
+    def run() -> None:
+        np.subtract(source, zero_point, out=inside)
+        accumulate()
+        np.add(accumulator, bias_float, out=accumulator)
+        np.copyto(integers, accumulator, casting="unsafe")
+        multiply_by_quantized_multiplier(integers, multiplier, shift, scratch)
+        np.add(integers, scaling.output_zero_point, out=integers)
+        np.clip(integers, scaling.lower, scaling.upper, out=integers)
+        np.copyto(output, integers, casting="unsafe")
+
+    return run
+
+
+def _faster_dense_step(inputs: Array, data: Array | CsrMatrix | None, weight: Array, accumulator: Array) -> Step:
+    """Return the kernel that is faster here for this batch size; both give the same integers."""
+    dense = dense_step(inputs, weight, accumulator)
+    if not isinstance(data, CsrMatrix):
+        return dense
+    inputs[:] = 1
+    return min((dense, csr_dense_step(inputs, data, accumulator)), key=_shortest_seconds)
+
+
+def _shortest_seconds(step: Step) -> float:
+    seconds = []
+    for _ in range(KERNEL_TRIALS):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _average_step(op: AveragePool2d, source: Array, output: Array) -> Step:
+    sums, negative = np.empty(output.shape, np.int64), np.empty(output.shape, np.int64)
+    add_up = sum_pool_step(op, source, sums)
+    sizes = window_sizes(op, source.shape[1:], np.int64)
+
+    def run() -> None:  # rounds half away from zero: (|sum| + size // 2) // size with the sign put back
+        add_up()
+        np.sign(sums, out=negative)
+        np.abs(sums, out=sums)
+        np.add(sums, sizes // 2, out=sums)
+        np.floor_divide(sums, sizes, out=sums)
+        np.multiply(sums, negative, out=sums)
+        np.copyto(output, sums, casting="unsafe")
+
+    return run
+
+
+def _add_step(graph: Graph, op: Add, buffers: Mapping[str, Array]) -> Step:
+    parameters = add_parameters(graph, op)
+    first, second, output = (buffers[name] for name in (op.first, op.second, op.output))
+    total, other, scratch = (np.empty(output.shape, np.int64) for _ in range(3))
+
+    def run() -> None:
+        np.subtract(first, parameters.first_zero_point, out=total, dtype=np.int64)
+        np.left_shift(total, parameters.left_shift, out=total)
+        multiply_by_quantized_multiplier(total, parameters.first_multiplier, parameters.first_shift, scratch)
+        np.subtract(second, parameters.second_zero_point, out=other, dtype=np.int64)
+        np.left_shift(other, parameters.left_shift, out=other)
+        multiply_by_quantized_multiplier(other, parameters.second_multiplier, parameters.second_shift, scratch)
+        np.add(total, other, out=total)
+        multiply_by_quantized_multiplier(total, parameters.output_multiplier, parameters.output_shift, scratch)
+        np.add(total, parameters.output_zero_point, out=total)
+        np.clip(total, parameters.lower, parameters.upper, out=total)
+        np.copyto(output, total, casting="unsafe")
+
+    return run
+
+
+def _clamp_step(source: Array, lower: int, upper: int, output: Array) -> Step:
+    def run() -> None:
+        np.clip(source, lower, upper, out=output)
+
+    return run
+
+
+def _softmax_step(graph: Graph, op: Softmax, source: Array, output: Array) -> Step:
+    """As TFLite's SoftmaxInt8 with a float table: one division, one product and one rounding a value."""
+    table = softmax_table(float(graph.quantization(op.input).scale[0]))
+    quantization = graph.quantization(op.output)
+    scale = quantization.scale[0]
+    largest = np.empty((*source.shape[:-1], 1), np.int64)
+    position = np.empty(source.shape, np.int64)
+    exponentials, partial_sums = np.empty(source.shape, np.float32), np.empty(source.shape, np.float32)
+    inverse = np.empty(largest.shape, np.float32)
+
+    def run() -> None:
+        np.max(source, axis=-1, keepdims=True, out=largest)
+        np.subtract(source, largest, out=position)
+        np.add(position, 255, out=position)
+        np.take(table, position, out=exponentials, mode="clip")
+        np.add.accumulate(exponentials, axis=-1, out=partial_sums)  # one after the other, as the C loop
+        np.multiply(partial_sums[..., -1:], scale, out=inverse)
+        np.divide(np.float32(1), inverse, out=inverse)
+        np.multiply(exponentials, inverse, out=exponentials)
+        np.add(exponentials, np.float32(0.5), out=exponentials)
+        np.floor(exponentials, out=exponentials)
+        np.add(exponentials, quantization.zero_point, out=exponentials)
+        np.clip(exponentials, INT8_MIN, INT8_MAX, out=exponentials)
+        np.copyto(output, exponentials, casting="unsafe")
+
+    return run

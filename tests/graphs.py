@@ -1,0 +1,162 @@
+"""Small random networks for tests: float graphs, and the same quantised on random samples."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nettrim.quantize import quantize_graph
+from nettrim_runtime.engine import prepare
+from nettrim_runtime.graph import Graph, Tensor, infer_shape
+from nettrim_runtime.ops import (
+    Activation,
+    ActivationFunction,
+    Add,
+    AveragePool2d,
+    Conv2d,
+    Dense,
+    MaxPool2d,
+    Op,
+    Padding,
+    Reshape,
+    Size2d,
+    Softmax,
+)
+
+Array = npt.NDArray[Any]
+
+RELU, RELU6, NONE = ActivationFunction.RELU, ActivationFunction.RELU6, ActivationFunction.NONE
+
+
+class GraphBuilder:
+    """Adds operators one after the other, with random weights; `output` is the tensor added last."""
+
+    def __init__(self, rng: np.random.Generator, input_shape: tuple[int, ...]) -> None:
+        self.rng = rng
+        self.ops: list[Op] = []
+        self.tensors = {"input": Tensor("input", input_shape)}
+        self.output = "input"
+
+    def dense(self, n_outputs: int, activation: ActivationFunction = NONE, density: float = 1.0) -> str:
+        n_inputs = self.tensors[self.output].shape[0]
+        name = f"dense{len(self.ops)}"
+        self._constants(name, (n_outputs, n_inputs), density)
+        return self._append(
+            Dense(name, self.output, f"{name}.weight", f"{name}.bias", f"{name}.out", activation=activation)
+        )
+
+    def conv(
+        self,
+        n_outputs: int,
+        kernel: tuple[int, int] = (3, 3),
+        activation: ActivationFunction = NONE,
+        density: float = 1.0,
+        groups: int = 1,
+        **options: Any,
+    ) -> str:
+        n_channels = self.tensors[self.output].shape[2]
+        name = f"conv{len(self.ops)}"
+        self._constants(name, (n_outputs, *kernel, n_channels // groups), density)
+        return self._append(
+            Conv2d(
+                name,
+                self.output,
+                f"{name}.weight",
+                f"{name}.bias",
+                f"{name}.out",
+                groups=groups,
+                activation=activation,
+                **options,
+            )
+        )
+
+    def max_pool(self, size: int = 2, stride: int = 2, padding: Padding | None = None) -> str:
+        name = f"max_pool{len(self.ops)}"
+        sizes = (Size2d(size, size), Size2d(stride, stride), padding or Padding())
+        return self._append(MaxPool2d(name, self.output, f"{name}.out", *sizes))
+
+    def average_pool(self, size: tuple[int, int], stride: int = 1, padding: Padding | None = None) -> str:
+        name = f"average_pool{len(self.ops)}"
+        sizes = (Size2d(*size), Size2d(stride, stride), padding or Padding())
+        return self._append(AveragePool2d(name, self.output, f"{name}.out", *sizes))
+
+    def add(self, other: str, activation: ActivationFunction = NONE) -> str:
+        name = f"add{len(self.ops)}"
+        return self._append(Add(name, self.output, other, f"{name}.out", activation=activation))
+
+    def activation(self, function: ActivationFunction) -> str:
+        name = f"activation{len(self.ops)}"
+        return self._append(Activation(name, self.output, f"{name}.out", function))
+
+    def reshape(self, *shape: int) -> str:
+        name = f"reshape{len(self.ops)}"
+        self.tensors[f"{name}.out"] = Tensor(f"{name}.out", shape)
+        return self._append(Reshape(name, self.output, f"{name}.out"))
+
+    def flatten(self) -> str:
+        return self.reshape(self.tensors[self.output].size)
+
+    def softmax(self) -> str:
+        name = f"softmax{len(self.ops)}"
+        return self._append(Softmax(name, self.output, f"{name}.out"))
+
+    def build(self, name: str = "net") -> Graph:
+        return Graph(name, ("input",), (self.output,), tuple(self.ops), self.tensors)
+
+    def _constants(self, name: str, shape: tuple[int, ...], density: float) -> None:
+        weight = self.rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))
+        weight = np.where(self.rng.random(shape) < density, weight, 0).astype(np.float32)
+        bias = self.rng.normal(size=shape[0], scale=0.1).astype(np.float32)
+        self.tensors[f"{name}.weight"] = Tensor(f"{name}.weight", shape, data=weight)
+        self.tensors[f"{name}.bias"] = Tensor(f"{name}.bias", (shape[0],), data=bias)
+
+    def _append(self, op: Op) -> str:
+        self.ops.append(op)
+        shape = infer_shape(op, {op.output: Tensor(op.output, ()), **self.tensors})
+        self.tensors[op.output] = Tensor(op.output, shape)
+        self.output = op.output
+        return op.output
+
+
+def random_mlp(rng: np.random.Generator, density: float = 1.0) -> Graph:
+    """Return 20-16-12-5 with relus and a softmax."""
+    builder = GraphBuilder(rng, (20,))
+    builder.dense(16, RELU, density)
+    builder.dense(12, RELU6, density)
+    builder.dense(5, NONE, density)
+    builder.softmax()
+    return builder.build("mlp")
+
+
+def random_cnn(rng: np.random.Generator, density: float = 1.0) -> Graph:
+    """Return a small residual network on 10 x 8 x 3 images that uses every operator."""
+    builder = GraphBuilder(rng, (10, 8, 3))
+    builder.conv(8, (3, 3), RELU, density, padding=Padding(1, 1, 1, 1))
+    shortcut = builder.max_pool()
+    builder.conv(8, (3, 3), RELU6, density, groups=8, padding=Padding(1, 1, 1, 1))
+    builder.conv(8, (1, 1), NONE, density)
+    branch = builder.add(shortcut)
+    builder.activation(RELU)
+    builder.add(branch)
+    builder.conv(6, (3, 2), RELU, density, stride=Size2d(2, 1), padding=Padding(0, 1, 1, 0))
+    builder.average_pool(builder.tensors[builder.output].shape[:2])
+    builder.flatten()
+    builder.dense(5, NONE, density)
+    builder.softmax()
+    return builder.build("cnn")
+
+
+def random_inputs(graph: Graph, rng: np.random.Generator, n_samples: int) -> Array:
+    """Return standard normal float32 samples, or int8 over the whole range for a quantised graph."""
+    shape = (n_samples, *graph.tensors[graph.inputs[0]].shape)
+    if graph.is_quantized:
+        return rng.integers(-128, 128, size=shape, dtype=np.int8)
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def quantized(graph: Graph, rng: np.random.Generator) -> Graph:
+    """Return the graph in int8, with ranges from 32 random samples."""
+    program = prepare(graph, 32)
+    program.run(random_inputs(graph, rng, 32))
+    ranges = {name: (float(values.min()), float(values.max())) for name, values in program.buffers.items()}
+    return quantize_graph(graph, ranges)

@@ -1,0 +1,153 @@
+"""Kernels against naive loops written from the operators' definitions."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nettrim_runtime.csr import csr_fault, csr_from_dense
+from nettrim_runtime.engine import prepare, run_graph
+from nettrim_runtime.errors import DataError, GraphError
+from nettrim_runtime.fixed_point import multiply_by_quantized_multiplier, quantize_multiplier, softmax_table
+from nettrim_runtime.graph import Graph
+from nettrim_runtime.linear import csr_dense_step, dense_step
+from nettrim_runtime.ops import Conv2d, Padding, Size2d
+from tests.graphs import RELU, GraphBuilder, quantized, random_cnn, random_inputs, random_mlp
+
+Array = npt.NDArray[Any]
+
+
+def naive_conv(image: Array, weight: Array, bias: Array, op: Conv2d) -> Array:
+    """One image (height, width, channels), float64, by the definition."""
+    pad = op.padding
+    padded = np.pad(image.astype(np.float64), ((pad.top, pad.bottom), (pad.left, pad.right), (0, 0)))
+    n_outputs, height, width, n_group = weight.shape
+    rows = (padded.shape[0] - (height - 1) * op.dilation.height - 1) // op.stride.height + 1
+    columns = (padded.shape[1] - (width - 1) * op.dilation.width - 1) // op.stride.width + 1
+    result = np.zeros((rows, columns, n_outputs))
+    for row, column, output in np.ndindex(result.shape):
+        first = output // (n_outputs // op.groups) * n_group
+        total = float(bias[output])
+        for ky, kx, channel in np.ndindex(height, width, n_group):
+            y = row * op.stride.height + ky * op.dilation.height
+            x = column * op.stride.width + kx * op.dilation.width
+            total += padded[y, x, first + channel] * weight[output, ky, kx, channel]
+        result[row, column, output] = total
+    return result
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel": (3, 3)},
+        {"kernel": (3, 2), "padding": Padding(1, 0, 0, 2), "stride": Size2d(2, 1)},
+        {"kernel": (2, 2), "dilation": Size2d(2, 3), "padding": Padding(1, 1, 1, 1)},
+        {"kernel": (3, 3), "groups": 2},
+        {"kernel": (3, 3), "groups": 4, "padding": Padding(1, 1, 1, 1)},
+        {"kernel": (1, 1)},
+    ],
+)
+def test_a_convolution_equals_the_naive_sum(options: dict[str, Any], rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (7, 6, 4))
+    builder.conv(8, **options)
+    graph = builder.build()
+    op = graph.layers[0]
+    assert isinstance(op, Conv2d)
+    samples = random_inputs(graph, rng, 2)
+    weight, bias = graph.tensors[op.weight].values(), graph.tensors[op.bias].values()
+    expected = [naive_conv(sample, weight, bias, op) for sample in samples]
+    np.testing.assert_allclose(run_graph(graph, samples), expected, atol=1e-5)  # float32 sums of 36 terms
+
+
+@pytest.mark.parametrize("make", [random_mlp, random_cnn])
+def test_a_quantised_graph_stays_close_to_its_float_graph(make: Any, rng: np.random.Generator) -> None:
+    graph = make(rng)
+    integer = quantized(graph, rng)
+    samples = random_inputs(graph, rng, 32)
+    integers = run_graph(integer, integer.quantization("input").quantize(samples))
+    probabilities = integer.quantization(integer.outputs[0]).dequantize(integers)
+    error = np.abs(probabilities - run_graph(graph, samples)).mean()
+    assert error < 0.02  # random samples outside the 32 that set the ranges saturate now and then
+
+
+@pytest.mark.parametrize("make", [random_mlp, random_cnn])
+def test_results_do_not_depend_on_the_batch_size(make: Any, rng: np.random.Generator) -> None:
+    graph = quantized(make(rng), rng)
+    samples = random_inputs(graph, rng, 13)
+    expected = run_graph(graph, samples, batch_size=13)
+    for batch_size in (1, 4):
+        np.testing.assert_array_equal(run_graph(graph, samples, batch_size), expected)
+
+
+def test_an_input_of_another_shape_is_refused(rng: np.random.Generator) -> None:
+    with pytest.raises(DataError, match=r"shape \(1, 19\) and type float32, expected \(1, 20\) and float32"):
+        prepare(random_mlp(rng)).run(np.zeros((1, 19), np.float32))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 300), st.floats(0, 1))
+def test_the_csr_kernel_equals_the_dense_one(seed: int, rows: int, columns: int, density: float) -> None:
+    rng = np.random.default_rng(seed)
+    weight = np.where(rng.random((rows, columns)) < density, rng.integers(-127, 128, (rows, columns)), 0)
+    matrix = csr_from_dense(weight.astype(np.int8))
+    assert csr_fault(matrix) is None
+    np.testing.assert_array_equal(matrix.to_dense(), weight)
+    inputs = rng.integers(-255, 256, (3, columns)).astype(np.float64)
+    dense, sparse = np.empty((3, rows)), np.empty((3, rows))
+    dense_step(inputs, weight, dense)()
+    csr_dense_step(inputs, matrix, sparse)()
+    np.testing.assert_array_equal(dense, sparse)
+
+
+def gemmlowp_multiply(value: int, multiplier: int, shift: int) -> int:
+    """Round twice as gemmlowp words it: a truncating division with a nudge, then a remainder test."""
+    product = (value << max(shift, 0)) * multiplier
+    nudge = 1 << 30 if product >= 0 else 1 - (1 << 30)
+    total = product + nudge
+    high = abs(total) // (1 << 31) * (1 if total >= 0 else -1)
+    right = max(-shift, 0)
+    remainder = high & ((1 << right) - 1)
+    threshold = (((1 << right) - 1) >> 1) + (1 if high < 0 else 0)
+    return (high >> right) + (1 if remainder > threshold else 0)
+
+
+@given(st.integers(-(2**24), 2**24), st.floats(1e-8, 16, allow_subnormal=False))
+def test_scaling_rounds_as_gemmlowp_does(value: int, real: float) -> None:
+    multiplier, shift = quantize_multiplier(real)
+    scaled = multiply_by_quantized_multiplier(np.array([value], np.int64), multiplier, shift)
+    assert int(scaled[0]) == gemmlowp_multiply(value, multiplier, shift)
+    assert abs(multiplier * 2.0 ** (shift - 31) - real) <= real * 2**-31
+
+
+def test_a_multiplier_too_small_for_the_shift_is_zero() -> None:
+    assert quantize_multiplier(2.0**-40) == (0, 0)
+    assert quantize_multiplier(0.0) == (0, 0)
+
+
+def test_the_softmax_table_ends_at_one_and_falls_with_the_distance() -> None:
+    table = softmax_table(0.1)
+    assert table[255] == 1
+    np.testing.assert_allclose(table[245], np.exp(-1), rtol=1e-6)  # float32
+
+
+def test_a_graph_that_breaks_an_invariant_is_refused_when_built(rng: np.random.Generator) -> None:
+    graph = random_mlp(rng)
+    with pytest.raises(GraphError, match="are not all computed"):
+        Graph(graph.name, graph.inputs, graph.outputs, graph.ops[:-1], graph.tensors)
+    with pytest.raises(GraphError, match="no earlier operator writes"):
+        Graph(graph.name, graph.inputs, graph.outputs, graph.ops[::-1], graph.tensors)
+
+
+def test_fully_pruned_rows_give_their_bias(rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (6,))
+    builder.dense(4, RELU, density=0.0)
+    graph = builder.build()
+    integer = quantized(graph, rng)
+    outputs = run_graph(integer, random_inputs(integer, rng, 3))
+    bias = graph.tensors["dense0.bias"].values()
+    step = float(integer.quantization(integer.outputs[0]).scale[0])
+    real = integer.quantization(integer.outputs[0]).dequantize(outputs)
+    np.testing.assert_allclose(real, np.tile(np.maximum(bias, 0), (3, 1)), atol=step / 2 + 1e-6)
