@@ -1,0 +1,42 @@
+"""Accuracy, agreement and their exact confidence bounds."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import beta
+
+Array = npt.NDArray[Any]
+
+CONFIDENCE = 0.95
+
+
+def predicted_classes(outputs: Array) -> Array:
+    """Return the class of each row: the largest output, or for one output whether it is positive.
+
+    Parameters
+    ----------
+    outputs : Array
+        (n_samples, ...) logits, probabilities or their integers.
+    """
+    flat = outputs.reshape(len(outputs), -1)
+    return flat.argmax(axis=1) if flat.shape[1] > 1 else (flat[:, 0] > 0).astype(np.int64)
+
+
+def share_equal(first: Array, second: Array) -> float:
+    """Return the share of equal entries: accuracy against labels, agreement between two networks."""
+    return float(np.mean(first == second))
+
+
+def clopper_pearson_lower(successes: int, trials: int, confidence: float = CONFIDENCE) -> float:
+    """Return the exact one-sided lower bound of a binomial share (Clopper & Pearson, Biometrika 1934)."""
+    if successes == 0:
+        return 0.0
+    return float(beta.ppf(1 - confidence, successes, trials - successes + 1))
+
+
+def relative_error(values: Array, reference: Array) -> float:
+    """Return ||values - reference||_F / ||reference||_F; 0 when both are zero."""
+    difference = float(np.linalg.norm(values.astype(np.float64) - reference))
+    norm = float(np.linalg.norm(reference.astype(np.float64)))
+    return difference / norm if norm else (0.0 if difference == 0.0 else float("inf"))
