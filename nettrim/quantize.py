@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim_runtime.csr import CsrMatrix
+from nettrim_runtime.fixed_point import exact_multiplier, largest_accumulators
 from nettrim_runtime.graph import Graph, Quantization, Tensor
-from nettrim_runtime.ops import Activation, AveragePool2d, Layer, MaxPool2d, Reshape, Softmax
+from nettrim_runtime.ops import Activation, AveragePool2d, Dense, Layer, MaxPool2d, Reshape, Softmax
 
 Array = npt.NDArray[Any]
 Range = tuple[float, float]
@@ -21,6 +22,7 @@ INT8_STEPS = 255
 WEIGHT_LIMIT = 127  # symmetric: -128 is never used, as TFLite's int8 specification asks
 BIAS_LIMIT = 1 << 30  # leaves the accumulator half of int32
 ZERO_ROW_BIAS = 1 << 20  # the integer that the bias of a fully pruned row becomes
+SCALE_TRIALS = 64  # steps of one unit in the last place of a float32 scale
 SMALLEST_SPAN = 1e-6  # a constant activation still needs a scale
 
 SOFTMAX_OUTPUT = Quantization(np.array([1 / 256], np.float32), -128)  # fixed by TFLite
@@ -55,7 +57,8 @@ def quantize_graph(graph: Graph, ranges: Mapping[str, Range]) -> Graph:
         name: replace(graph.tensors[name], dtype="int8", quantization=found) for name, found in quantizations.items()
     }
     for layer in graph.layers:
-        weight, bias = quantize_layer(graph, layer, float(quantizations[layer.input].scale[0]))
+        scales = [float(quantizations[name].scale[0]) for name in (layer.input, layer.output)]
+        weight, bias = quantize_layer(graph, layer, *scales)
         tensors |= {weight.name: weight, bias.name: bias}
     return replace(graph, tensors=tensors)
 
@@ -68,23 +71,22 @@ def quantization_of_range(smallest: float, largest: float) -> Quantization:
     return Quantization(np.array([scale], np.float32), zero_point)
 
 
-def quantize_layer(graph: Graph, layer: Layer, input_scale: float) -> tuple[Tensor, Tensor]:
-    """Return a layer's weight as int8, one scale an output channel, and its bias as int32.
-
-    Raises
-    ------
-    GraphError
-        When the weight or bias is not a constant.
-    """
+def quantize_layer(graph: Graph, layer: Layer, input_scale: float, output_scale: float) -> tuple[Tensor, Tensor]:
+    """Return a layer's weight as int8, one scale an output channel, and its bias as int32."""
     weight, bias = graph.tensors[layer.weight], graph.tensors[layer.bias]
-    rows = weight.values().reshape(weight.shape[0], -1)
-    scale = _weight_scales(rows, np.abs(bias.values()), input_scale)
-    integers = np.clip(np.rint(rows / scale[:, None]), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
-    bias_scale = np.float32(input_scale) * scale
-    bias_integers = np.rint(bias.values().astype(np.float64) / bias_scale.astype(np.float64)).astype(np.int32)
+    rows, bias_values = weight.values().reshape(weight.shape[0], -1), bias.values()
+    scale = _weight_scales(rows, np.abs(bias_values), input_scale)
+    if isinstance(layer, Dense):
+        scale = _settle_scales(rows, bias_values, scale, (input_scale, output_scale))
+    integers, bias_integers = _to_integers(rows, bias_values, scale, input_scale)
     return (
         replace(weight, dtype="int8", data=integers.reshape(weight.shape), quantization=Quantization(scale, 0, axis=0)),
-        replace(bias, dtype="int32", data=bias_integers, quantization=Quantization(bias_scale, 0, axis=0)),
+        replace(
+            bias,
+            dtype="int32",
+            data=bias_integers,
+            quantization=Quantization(np.float32(input_scale) * scale, 0, axis=0),
+        ),
     )
 
 
@@ -95,6 +97,27 @@ def _weight_scales(rows: Array, bias_magnitude: Array, input_scale: float) -> Ar
     scale = np.maximum(scale, bias_magnitude / (input_scale * BIAS_LIMIT))
     zero_row = np.where(bias_magnitude > 0, bias_magnitude / (input_scale * ZERO_ROW_BIAS), 1.0)
     return np.where(largest > 0, scale, zero_row).astype(np.float32)
+
+
+def _to_integers(rows: Array, bias: Array, scale: Array, input_scale: float) -> tuple[Array, Array]:
+    integers = np.clip(np.rint(rows / scale[:, None]), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+    bias_scale = (np.float32(input_scale) * scale).astype(np.float64)
+    return integers, np.rint(bias.astype(np.float64) / bias_scale).astype(np.int32)
+
+
+def _settle_scales(rows: Array, bias: Array, scale: Array, scales: tuple[float, float]) -> Array:
+    """Move scales in their last digits until an integer multiplier rounds as the reference kernel's double does."""
+    input_scale, output_scale = scales
+    scale = scale.copy()
+    for _ in range(SCALE_TRIALS):
+        limits = largest_accumulators(*_to_integers(rows, bias, scale, input_scale))
+        real = input_scale * scale.astype(np.float64) / output_scale
+        pairs = [exact_multiplier(float(value), int(limit)) for value, limit in zip(real, limits, strict=True)]
+        inexact = np.array([pair is None for pair in pairs])
+        if not inexact.any():
+            break
+        scale[inexact] = np.nextafter(scale[inexact], np.float32(np.inf))
+    return scale
 
 
 def with_sparse_weights(graph: Graph, layers: Mapping[str, CsrMatrix]) -> Graph:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nettrim_runtime.errors import GraphError
 from nettrim_runtime.graph import Graph, Quantization
-from nettrim_runtime.ops import ActivationFunction, Add, Layer
+from nettrim_runtime.ops import ActivationFunction, Add, Dense, Layer
 
 Array = npt.NDArray[Any]
 
@@ -19,6 +20,10 @@ FRACTION_BITS = 31  # Q0.31 multipliers, as tensorflow/lite/kernels/internal/qua
 SMALLEST_SHIFT = -31
 ADD_LEFT_SHIFT = 20  # headroom of the int8 ADD kernel, tensorflow/lite/kernels/add.cc
 INT8_MIN, INT8_MAX = -128, 127
+LARGEST_STEP = 256  # |output - zero point| beyond which every output is saturated
+ACCUMULATOR_LIMIT = 1 << 31
+MULTIPLIER_CHANGES = (0, 1, -1, 2, -2, 3, -3, 4, -4)
+INPUT_SPAN = 255  # |int8 - zero point| at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +37,10 @@ class Requantization:
     ----------
     multiplier, shift : Array
         (n_outputs,) int32; a positive shift goes left.
+    rounds_once : bool
+        True for dense layers (``multiply_rounding_once``), whose reference kernel multiplies by a
+        double and rounds half away from zero; False for convolutions
+        (``multiply_by_quantized_multiplier``).
     """
 
     multiplier: Array
@@ -40,6 +49,7 @@ class Requantization:
     output_zero_point: int
     lower: int
     upper: int
+    rounds_once: bool
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,47 @@ def multiply_by_quantized_multiplier(
     return accumulator
 
 
+def exact_multiplier(real: float, largest_accumulator: int) -> tuple[int, int] | None:
+    """Return (multiplier, shift) whose single rounding equals rounding accumulator * real in float64.
+
+    For every accumulator up to the largest, ``multiply_rounding_once`` then gives the integer that
+    TFLite's reference FULLY_CONNECTED computes with a double, or one that saturates alike. None when no
+    multiplier near ``real`` does; a scale that differs in its last digit then has one.
+    """
+    multiplier, shift = quantize_multiplier(real)
+    if multiplier == 0:
+        return 0, 0
+    thresholds = _accumulators_at_steps(real)
+    thresholds = thresholds[thresholds <= largest_accumulator]
+    steps = np.arange(1, thresholds.size + 1)
+    for change in MULTIPLIER_CHANGES:
+        at, before = (
+            multiply_rounding_once(accumulator.copy(), multiplier + change, shift)
+            for accumulator in (thresholds, thresholds - 1)
+        )
+        if np.all(at >= steps) and np.all(before < steps) and multiplier + change < 1 << FRACTION_BITS:
+            return multiplier + change, shift
+    return None
+
+
+def multiply_rounding_once(
+    accumulator: Array, multiplier: Array | int, shift: Array | int, scratch: Array | None = None
+) -> Array:
+    """Scale integers with one rounding, half away from zero: sign * ((|a| * m + 2^(30 - shift)) >> (31 - shift)).
+
+    Parameters are those of ``multiply_by_quantized_multiplier``.
+    """
+    scratch = np.empty_like(accumulator) if scratch is None else scratch
+    right = np.subtract(FRACTION_BITS, shift)
+    np.sign(accumulator, out=scratch)
+    np.abs(accumulator, out=accumulator)
+    np.multiply(accumulator, multiplier, out=accumulator)
+    np.add(accumulator, np.left_shift(1, right - 1), out=accumulator)
+    np.right_shift(accumulator, right, out=accumulator)
+    np.multiply(accumulator, scratch, out=accumulator)
+    return accumulator
+
+
 def activation_range(quantization: Quantization, activation: ActivationFunction) -> tuple[int, int]:
     """Return the int8 clamp of a fused activation (TFLite's CalculateActivationRangeQuantized)."""
     lower, upper = INT8_MIN, INT8_MAX
@@ -124,7 +175,8 @@ def layer_requantization(graph: Graph, op: Layer) -> Requantization:
         * graph.quantization(op.weight).scale.astype(np.float64)
         / float(output.scale[0])
     )
-    pairs = [quantize_multiplier(float(value)) for value in real]
+    rounds_once = isinstance(op, Dense)
+    pairs = _exact_pairs(graph, op, real) if rounds_once else [quantize_multiplier(float(value)) for value in real]
     lower, upper = activation_range(output, op.activation)
     return Requantization(
         multiplier=np.array([pair[0] for pair in pairs], dtype=np.int32),
@@ -133,6 +185,7 @@ def layer_requantization(graph: Graph, op: Layer) -> Requantization:
         output_zero_point=output.zero_point,
         lower=lower,
         upper=upper,
+        rounds_once=rounds_once,
     )
 
 
@@ -162,15 +215,42 @@ def add_parameters(graph: Graph, op: Add) -> AddParameters:
     )
 
 
-def softmax_table(scale: float) -> Array:
-    """Return exp(-scale * distance) for distances 255..0 from the largest input, float32 (256,).
+def largest_accumulators(weight: Array, bias: Array) -> Array:
+    """Return (n_outputs,) int64: what a quantised layer's accumulators never exceed.
 
-    Entry ``255 - (largest - input)``, as TFLite's PopulateSoftmaxLookupTable. Rounded once from
-    float64, which is what a correctly rounded expf gives.
+    Parameters
+    ----------
+    weight, bias : Array
+        int8, outputs first, and (n_outputs,) int32.
     """
-    distance = np.arange(255, -1, -1, dtype=np.float32)
-    exponent = np.float32(-scale) * distance
-    return np.exp(exponent.astype(np.float64)).astype(np.float32)
+    magnitudes = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1).sum(axis=1)
+    largest: Array = magnitudes * INPUT_SPAN + np.abs(bias.astype(np.int64))
+    return largest
+
+
+def _exact_pairs(graph: Graph, op: Layer, real: Array) -> list[tuple[int, int]]:
+    largest = largest_accumulators(graph.tensors[op.weight].values(), graph.tensors[op.bias].values())
+    pairs = []
+    for channel, (value, limit) in enumerate(zip(real, largest, strict=True)):
+        pair = exact_multiplier(float(value), int(limit))
+        if pair is None:
+            raise GraphError(
+                f"Dense {op.name!r}: no 31-bit multiplier rounds as {value!r} does in output {channel}; "
+                "change the weight scale in its last digit"
+            )
+        pairs.append(pair)
+    return pairs
+
+
+def _accumulators_at_steps(real: float) -> Array:
+    """Return, for outputs 1, 2, ... 256 before the zero point, the smallest int32 that rounds to each."""
+    steps = np.arange(1, LARGEST_STEP + 1)
+    nearest = np.minimum(np.ceil((steps - 0.5) / real), float(ACCUMULATOR_LIMIT)).astype(np.int64)
+    candidates = nearest[:, None] + np.arange(-2, 3)
+    rounded = np.floor(candidates.astype(np.float64) * real + 0.5)
+    reached = candidates[np.arange(steps.size), np.argmax(rounded >= steps[:, None], axis=1)]
+    thresholds: Array = np.maximum(reached, 0)[nearest < ACCUMULATOR_LIMIT - 2]
+    return thresholds
 
 
 def _integer_of(quantization: Quantization, value: float) -> int:

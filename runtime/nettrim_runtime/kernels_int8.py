@@ -9,13 +9,12 @@ import numpy.typing as npt
 
 from nettrim_runtime.csr import CsrMatrix
 from nettrim_runtime.fixed_point import (
-    INT8_MAX,
     INT8_MIN,
     activation_range,
     add_parameters,
     layer_requantization,
     multiply_by_quantized_multiplier,
-    softmax_table,
+    multiply_rounding_once,
 )
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.linear import Step, conv_step, csr_dense_step, dense_step, exact_dtype, padded_buffer
@@ -33,6 +32,7 @@ from nettrim_runtime.ops import (
     op_inputs,
 )
 from nettrim_runtime.pooling import max_pool_step, sum_pool_step, window_sizes
+from nettrim_runtime.softmax import softmax_step
 
 Array = npt.NDArray[Any]
 
@@ -61,7 +61,7 @@ def int8_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
             lower, upper = activation_range(graph.quantization(op.output), op.activation)
             return _clamp_step(source, lower, upper, output)
         case Softmax():
-            return _softmax_step(graph, op, source, output)
+            return softmax_step(source, float(graph.quantization(op.input).scale[0]), output)
         case Reshape():
             raise AssertionError("a reshape is a view, made by Program")
         case _:
@@ -82,13 +82,14 @@ def _layer_step(graph: Graph, op: Layer, source: Array, output: Array) -> Step:
     bias_float, zero_point = bias.astype(dtype), dtype(scaling.input_zero_point)
     integers, scratch = np.empty(output.shape, np.int64), np.empty(output.shape, np.int64)
     multiplier, shift = scaling.multiplier.astype(np.int64), scaling.shift.astype(np.int64)
+    scale = multiply_rounding_once if scaling.rounds_once else multiply_by_quantized_multiplier
 
     def run() -> None:
         np.subtract(source, zero_point, out=inside)
         accumulate()
         np.add(accumulator, bias_float, out=accumulator)
         np.copyto(integers, accumulator, casting="unsafe")
-        multiply_by_quantized_multiplier(integers, multiplier, shift, scratch)
+        scale(integers, multiplier, shift, scratch)
         np.add(integers, scaling.output_zero_point, out=integers)
         np.clip(integers, scaling.lower, scaling.upper, out=integers)
         np.copyto(output, integers, casting="unsafe")
@@ -155,33 +156,5 @@ def _add_step(graph: Graph, op: Add, buffers: Mapping[str, Array]) -> Step:
 def _clamp_step(source: Array, lower: int, upper: int, output: Array) -> Step:
     def run() -> None:
         np.clip(source, lower, upper, out=output)
-
-    return run
-
-
-def _softmax_step(graph: Graph, op: Softmax, source: Array, output: Array) -> Step:
-    """As TFLite's SoftmaxInt8 with a float table: one division, one product and one rounding a value."""
-    table = softmax_table(float(graph.quantization(op.input).scale[0]))
-    quantization = graph.quantization(op.output)
-    scale = quantization.scale[0]
-    largest = np.empty((*source.shape[:-1], 1), np.int64)
-    position = np.empty(source.shape, np.int64)
-    exponentials, partial_sums = np.empty(source.shape, np.float32), np.empty(source.shape, np.float32)
-    inverse = np.empty(largest.shape, np.float32)
-
-    def run() -> None:
-        np.max(source, axis=-1, keepdims=True, out=largest)
-        np.subtract(source, largest, out=position)
-        np.add(position, 255, out=position)
-        np.take(table, position, out=exponentials, mode="clip")
-        np.add.accumulate(exponentials, axis=-1, out=partial_sums)  # one after the other, as the C loop
-        np.multiply(partial_sums[..., -1:], scale, out=inverse)
-        np.divide(np.float32(1), inverse, out=inverse)
-        np.multiply(exponentials, inverse, out=exponentials)
-        np.add(exponentials, np.float32(0.5), out=exponentials)
-        np.floor(exponentials, out=exponentials)
-        np.add(exponentials, quantization.zero_point, out=exponentials)
-        np.clip(exponentials, INT8_MIN, INT8_MAX, out=exponentials)
-        np.copyto(output, exponentials, casting="unsafe")
 
     return run

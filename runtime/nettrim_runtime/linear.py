@@ -8,13 +8,13 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
 from nettrim_runtime.csr import CsrMatrix
+from nettrim_runtime.fixed_point import largest_accumulators
 from nettrim_runtime.ops import Conv2d, Padding, Size2d, window_count
 
 Array = npt.NDArray[Any]
 Step = Callable[[], None]
 
 FLOAT32_EXACT = 1 << 24  # integers below this add without rounding in float32
-INPUT_SPAN = 255  # |int8 - zero point| at most
 
 
 def exact_dtype(weight: Array, bias: Array) -> type[np.floating[Any]]:
@@ -27,8 +27,7 @@ def exact_dtype(weight: Array, bias: Array) -> type[np.floating[Any]]:
     bias : Array
         (n_outputs,) int32.
     """
-    largest = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1).sum(axis=1) * INPUT_SPAN
-    largest += np.abs(bias.astype(np.int64))
+    largest = largest_accumulators(weight, bias)
     return np.float32 if largest.max(initial=0) < FLOAT32_EXACT else np.float64
 
 

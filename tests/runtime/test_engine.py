@@ -5,16 +5,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nettrim_runtime.csr import csr_fault, csr_from_dense
 from nettrim_runtime.engine import prepare, run_graph
 from nettrim_runtime.errors import DataError, GraphError
-from nettrim_runtime.fixed_point import multiply_by_quantized_multiplier, quantize_multiplier, softmax_table
+from nettrim_runtime.fixed_point import (
+    exact_multiplier,
+    multiply_by_quantized_multiplier,
+    multiply_rounding_once,
+    quantize_multiplier,
+)
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.linear import csr_dense_step, dense_step
 from nettrim_runtime.ops import Conv2d, Padding, Size2d
+from nettrim_runtime.softmax import softmax_exponentials
 from tests.graphs import RELU, GraphBuilder, quantized, random_cnn, random_inputs, random_mlp
 
 Array = npt.NDArray[Any]
@@ -127,10 +133,26 @@ def test_a_multiplier_too_small_for_the_shift_is_zero() -> None:
     assert quantize_multiplier(0.0) == (0, 0)
 
 
-def test_the_softmax_table_ends_at_one_and_falls_with_the_distance() -> None:
-    table = softmax_table(0.1)
-    assert table[255] == 1
-    np.testing.assert_allclose(table[245], np.exp(-1), rtol=1e-6)  # float32
+@given(st.floats(1e-5, 0.9), st.integers(0, 2**32 - 1))
+def test_a_dense_layers_single_rounding_equals_the_double_for_every_accumulator(real: float, seed: int) -> None:
+    limit = min(int(256 / real), 2**20)
+    pair = exact_multiplier(real, limit)
+    assume(pair is not None)
+    accumulators = np.random.default_rng(seed).integers(-limit, limit + 1, 2000)
+    products = accumulators.astype(np.float64) * real
+    expected = np.copysign(np.floor(np.abs(products) + 0.5), products)
+    np.testing.assert_array_equal(multiply_rounding_once(accumulators.copy(), *pair), expected)
+
+
+def test_a_scale_without_an_exact_multiplier_is_known_as_such() -> None:
+    assert exact_multiplier(5.808883188552403e-06, 2**31) is None
+    assert exact_multiplier(5.808883188552403e-06, 2**22) is not None
+
+
+def test_softmax_exponentials_fall_from_one_and_end_at_zero() -> None:
+    table = softmax_exponentials(0.1) / 2**31
+    np.testing.assert_allclose(table, np.exp(-0.1 * np.arange(256)), atol=2e-7)  # the polynomial's own error
+    assert softmax_exponentials(0.3)[255] == 0  # beyond exp(-32) a value is not counted
 
 
 def test_a_graph_that_breaks_an_invariant_is_refused_when_built(rng: np.random.Generator) -> None:

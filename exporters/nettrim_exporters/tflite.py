@@ -1,0 +1,333 @@
+"""A graph to a dense .tflite file that LiteRT, TensorFlow Lite and TFLite Micro run: int8, or float32."""
+
+from typing import assert_never
+
+import numpy as np
+
+from nettrim_exporters import tflite_schema as schema
+from nettrim_exporters.tflite_file import (
+    ANY_BATCH_SIZE,
+    Array,
+    Fields,
+    FileModel,
+    FileOperator,
+    FileTensor,
+    encode_model,
+)
+from nettrim_runtime.errors import UnsupportedOperatorError
+from nettrim_runtime.graph import Graph, Quantization
+from nettrim_runtime.ops import (
+    NO_PADDING,
+    UNIT,
+    Activation,
+    ActivationFunction,
+    Add,
+    AveragePool2d,
+    Conv2d,
+    Dense,
+    MaxPool2d,
+    Op,
+    Padding,
+    Reshape,
+    Size2d,
+    Softmax,
+    same_padding,
+)
+
+Code = schema.BuiltinOperator
+Window = Conv2d | MaxPool2d | AveragePool2d
+
+# The version of each operator in a float file and in an int8 file (op_version.cc beside the schema).
+VERSIONS = {
+    Code.ADD: (1, 2),
+    Code.AVERAGE_POOL_2D: (1, 2),
+    Code.CONV_2D: (1, 3),
+    Code.DEPTHWISE_CONV_2D: (1, 3),
+    Code.FULLY_CONNECTED: (1, 4),
+    Code.MAX_POOL_2D: (1, 2),
+    Code.RELU: (1, 2),
+    Code.RELU_N1_TO_1: (1, 1),
+    Code.RELU6: (1, 2),
+    Code.RESHAPE: (1, 1),
+    Code.SOFTMAX: (1, 2),
+    Code.PAD: (1, 2),
+    Code.PADV2: (1, 2),
+}
+GROUPED_CONV_2D_VERSION = 6  # op_version.cc: is_grouped_convolution
+DILATED_DEPTHWISE_VERSION = 2  # op_version.cc: float DEPTHWISE_CONV_2D with a dilation
+
+FUSED = {
+    ActivationFunction.NONE: schema.ActivationFunctionType.NONE,
+    ActivationFunction.RELU: schema.ActivationFunctionType.RELU,
+    ActivationFunction.RELU6: schema.ActivationFunctionType.RELU6,
+    ActivationFunction.RELU_N1_TO_1: schema.ActivationFunctionType.RELU_N1_TO_1,
+}
+STAND_ALONE = {
+    ActivationFunction.RELU: Code.RELU,
+    ActivationFunction.RELU6: Code.RELU6,
+    ActivationFunction.RELU_N1_TO_1: Code.RELU_N1_TO_1,
+}
+POOLS = {MaxPool2d: Code.MAX_POOL_2D, AveragePool2d: Code.AVERAGE_POOL_2D}
+
+DEPTHWISE_AXIS = 3  # depthwise weights are 1HWO
+SOFTMAX_SCALE = 1 / 256  # TFLite 8-bit quantization specification, SOFTMAX: output scale and zero point
+SOFTMAX_ZERO_POINT = -128
+
+
+def render_tflite(graph: Graph, description: str = "") -> bytes:
+    """Return a network as a TFLite flatbuffer, all weights dense.
+
+    The file's shapes have a batch of 1; its shape signature lets an interpreter resize the batch axis.
+    Biases are int32 at scale input scale * weight scale. The int8 softmax of TFLite's reference kernels stops
+    the process where its sum of exp(input - largest) reaches 512, which needs 512 classes or more.
+
+    Parameters
+    ----------
+    graph : Graph
+        Quantised, which gives an int8 file, or float, which gives a float32 file.
+    description : str
+        Free text kept in the file.
+
+    Raises
+    ------
+    UnsupportedOperatorError
+        As `check_tflite`.
+    """
+    check_tflite(graph)
+    lowering = _Lowering(graph)
+    for op in graph.ops:
+        lowering.add(op)
+    return encode_model(
+        FileModel(
+            name=graph.name,
+            description=description,
+            tensors=tuple(lowering.tensors),
+            operators=tuple(lowering.operators),
+            inputs=tuple(lowering.activations[name] for name in graph.inputs),
+            outputs=tuple(lowering.activations[name] for name in graph.outputs),
+        )
+    )
+
+
+def check_tflite(graph: Graph) -> None:
+    """Refuse what a .tflite file cannot hold; a float graph can be checked before it is quantised.
+
+    Raises
+    ------
+    UnsupportedOperatorError
+        An average pool whose padding is neither none nor SAME, an activation that does nothing, or a
+        quantised softmax whose output is not at scale 1/256 and zero point -128.
+    """
+    for op in graph.ops:
+        match op:
+            case AveragePool2d():
+                if _tflite_padding(graph, op) is None:
+                    raise _unsupported(
+                        op,
+                        f"padding {tuple(op.padding)}, but TFLite averages without padding or with SAME padding "
+                        f"{tuple(_same(graph, op))}; change the padding, or pad before the pool",
+                    )
+            case Activation():
+                if op.activation not in STAND_ALONE:
+                    raise _unsupported(op, "no activation function; remove the operator")
+            case Softmax():
+                if graph.is_quantized and not _is_softmax_quantization(graph.quantization(op.output)):
+                    found = graph.quantization(op.output)
+                    raise _unsupported(
+                        op,
+                        f"an output of scale {found.scale[0]} and zero point {found.zero_point}, "
+                        f"but TFLite's int8 softmax has scale 1/256 and zero point -128",
+                    )
+            case Dense() | Conv2d() | MaxPool2d() | Add() | Reshape():
+                pass
+            case _:
+                assert_never(op)
+
+
+class _Lowering:
+    """The file's tensors and operators, collected in execution order."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.tensors: list[FileTensor] = []
+        self.operators: list[FileOperator] = []
+        self.activations: dict[str, int] = {}
+        for name in graph.inputs:
+            self._activation(name)
+
+    def add(self, op: Op) -> None:
+        match op:
+            case Dense():
+                self._dense(op)
+            case Conv2d() if op.groups > 1 and op.groups == self.graph.tensors[op.input].shape[2]:
+                self._depthwise(op)
+            case Conv2d():
+                self._conv(op)
+            case MaxPool2d() | AveragePool2d():
+                self._pool(op)
+            case Add():
+                inputs = (self.activations[op.first], self.activations[op.second])
+                options = {schema.AddOptions.FUSED_ACTIVATION_FUNCTION: FUSED[op.activation]}
+                self._operator(op, Code.ADD, inputs, schema.BuiltinOptions.ADD, options)
+            case Activation():
+                self._operator(op, STAND_ALONE[op.activation], (self.activations[op.input],))
+            case Reshape():
+                new_shape = self._integers(f"{op.name}/shape", [ANY_BATCH_SIZE, *self.graph.tensors[op.output].shape])
+                self._operator(op, Code.RESHAPE, (self.activations[op.input], new_shape))
+            case Softmax():
+                beta: Fields = {schema.SoftmaxOptions.BETA: 1}
+                self._operator(op, Code.SOFTMAX, (self.activations[op.input],), schema.BuiltinOptions.SOFTMAX, beta)
+            case _:
+                assert_never(op)
+
+    def _dense(self, op: Dense) -> None:
+        inputs = (self.activations[op.input], self._weight(op), self._bias(op))
+        options = {schema.FullyConnectedOptions.FUSED_ACTIVATION_FUNCTION: FUSED[op.activation]}
+        self._operator(op, Code.FULLY_CONNECTED, inputs, schema.BuiltinOptions.FULLY_CONNECTED, options)
+
+    def _conv(self, op: Conv2d) -> None:
+        image, padding = self._padded(op)
+        inputs = (image, self._weight(op), self._bias(op))
+        options = {
+            schema.Conv2DOptions.PADDING: padding,
+            schema.Conv2DOptions.STRIDE_W: op.stride.width,
+            schema.Conv2DOptions.STRIDE_H: op.stride.height,
+            schema.Conv2DOptions.FUSED_ACTIVATION_FUNCTION: FUSED[op.activation],
+            schema.Conv2DOptions.DILATION_W_FACTOR: op.dilation.width,
+            schema.Conv2DOptions.DILATION_H_FACTOR: op.dilation.height,
+        }
+        version = GROUPED_CONV_2D_VERSION if op.groups > 1 else None
+        self._operator(op, Code.CONV_2D, inputs, schema.BuiltinOptions.CONV_2D, options, version=version)
+
+    def _depthwise(self, op: Conv2d) -> None:
+        image, padding = self._padded(op)
+        inputs = (image, self._depthwise_weight(op), self._bias(op))
+        options = {
+            schema.DepthwiseConv2DOptions.PADDING: padding,
+            schema.DepthwiseConv2DOptions.STRIDE_W: op.stride.width,
+            schema.DepthwiseConv2DOptions.STRIDE_H: op.stride.height,
+            schema.DepthwiseConv2DOptions.DEPTH_MULTIPLIER: self.graph.tensors[op.weight].shape[0] // op.groups,
+            schema.DepthwiseConv2DOptions.FUSED_ACTIVATION_FUNCTION: FUSED[op.activation],
+            schema.DepthwiseConv2DOptions.DILATION_W_FACTOR: op.dilation.width,
+            schema.DepthwiseConv2DOptions.DILATION_H_FACTOR: op.dilation.height,
+        }
+        is_float_dilated = op.dilation != UNIT and not self.graph.is_quantized
+        version = DILATED_DEPTHWISE_VERSION if is_float_dilated else None
+        self._operator(
+            op, Code.DEPTHWISE_CONV_2D, inputs, schema.BuiltinOptions.DEPTHWISE_CONV_2D, options, version=version
+        )
+
+    def _pool(self, op: MaxPool2d | AveragePool2d) -> None:
+        image, padding = self._padded(op)
+        options = {
+            schema.Pool2DOptions.PADDING: padding,
+            schema.Pool2DOptions.STRIDE_W: op.stride.width,
+            schema.Pool2DOptions.STRIDE_H: op.stride.height,
+            schema.Pool2DOptions.FILTER_WIDTH: op.kernel_size.width,
+            schema.Pool2DOptions.FILTER_HEIGHT: op.kernel_size.height,
+        }
+        self._operator(op, POOLS[type(op)], (image,), schema.BuiltinOptions.POOL_2D, options)
+
+    def _padded(self, op: Window) -> tuple[int, schema.Padding]:
+        """Return the image a window slides over, padded before it where TFLite has no word for the padding."""
+        padding = _tflite_padding(self.graph, op)
+        if padding is not None:
+            return self.activations[op.input], padding
+        source = self.graph.tensors[op.input]
+        height, width, n_channels = source.shape
+        pad = op.padding
+        shape = (height + pad.top + pad.bottom, width + pad.left + pad.right, n_channels)
+        rows = [[0, 0], [pad.top, pad.bottom], [pad.left, pad.right], [0, 0]]
+        inputs = [self.activations[op.input], self._integers(f"{op.name}/padding", rows)]
+        code, options_type = Code.PAD, schema.BuiltinOptions.PAD
+        if isinstance(op, MaxPool2d):  # PAD fills with 0.0, which could win
+            lowest = np.array([-128 if self.graph.is_quantized else -np.inf], dtype=source.dtype)
+            inputs.append(
+                self._tensor(FileTensor(f"{op.name}/lowest", (1,), source.dtype, source.quantization, lowest))
+            )
+            code, options_type = Code.PADV2, schema.BuiltinOptions.PADV2
+        image = self._tensor(FileTensor(f"{op.name}/padded", shape, source.dtype, source.quantization))
+        version = VERSIONS[code][self.graph.is_quantized]
+        self.operators.append(FileOperator(code, version, tuple(inputs), (image,), options_type))
+        return image, schema.Padding.VALID
+
+    def _operator(
+        self,
+        op: Op,
+        code: Code,
+        inputs: tuple[int, ...],
+        options_type: schema.BuiltinOptions = schema.BuiltinOptions.NONE,
+        options: Fields | None = None,
+        *,
+        version: int | None = None,
+    ) -> None:
+        version = VERSIONS[code][self.graph.is_quantized] if version is None else version
+        outputs = (self._activation(op.output),)
+        self.operators.append(FileOperator(code, version, inputs, outputs, options_type, options or {}))
+
+    def _activation(self, name: str) -> int:
+        tensor = self.graph.tensors[name]
+        self.activations[name] = self._tensor(FileTensor(name, tensor.shape, tensor.dtype, tensor.quantization))
+        return self.activations[name]
+
+    def _weight(self, op: Dense | Conv2d) -> int:
+        tensor = self.graph.tensors[op.weight]
+        return self._tensor(
+            FileTensor(tensor.name, tensor.shape, tensor.dtype, self._weight_quantization(op, 0), tensor.values())
+        )
+
+    def _depthwise_weight(self, op: Conv2d) -> int:
+        tensor = self.graph.tensors[op.weight]
+        weight = np.transpose(tensor.values(), (3, 1, 2, 0))  # (n_outputs, h, w, 1) to (1, h, w, n_outputs)
+        quantization = self._weight_quantization(op, DEPTHWISE_AXIS)
+        return self._tensor(FileTensor(tensor.name, weight.shape, tensor.dtype, quantization, weight))
+
+    def _weight_quantization(self, op: Dense | Conv2d, axis: int) -> Quantization | None:
+        if not self.graph.is_quantized:
+            return None
+        return Quantization(self.graph.quantization(op.weight).scale, axis=axis)
+
+    def _bias(self, op: Dense | Conv2d) -> int:
+        tensor = self.graph.tensors[op.bias]
+        quantization = None
+        if self.graph.is_quantized:
+            scale = self.graph.quantization(op.input).scale * self.graph.quantization(op.weight).scale
+            quantization = Quantization(scale, axis=0)
+        return self._tensor(FileTensor(tensor.name, tensor.shape, tensor.dtype, quantization, tensor.values()))
+
+    def _integers(self, name: str, values: list[int] | list[list[int]]) -> int:
+        data: Array = np.array(values, dtype=np.int32)
+        return self._tensor(FileTensor(name, data.shape, "int32", data=data))
+
+    def _tensor(self, tensor: FileTensor) -> int:
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+
+def _tflite_padding(graph: Graph, op: Window) -> schema.Padding | None:
+    """Return TFLite's name for the padding of a window, or None if it has none."""
+    if op.padding == NO_PADDING:
+        return schema.Padding.VALID
+    return schema.Padding.SAME if op.padding == _same(graph, op) else None
+
+
+def _same(graph: Graph, op: Window) -> Padding:
+    height, width, _ = graph.tensors[op.input].shape
+    kernel, dilation = _window(graph, op)
+    rows = same_padding(height, kernel.height, op.stride.height, dilation.height)
+    columns = same_padding(width, kernel.width, op.stride.width, dilation.width)
+    return Padding(*rows, *columns)
+
+
+def _window(graph: Graph, op: Window) -> tuple[Size2d, Size2d]:
+    if isinstance(op, Conv2d):
+        return Size2d(*graph.tensors[op.weight].shape[1:3]), op.dilation
+    return op.kernel_size, UNIT
+
+
+def _is_softmax_quantization(quantization: Quantization) -> bool:
+    return quantization.zero_point == SOFTMAX_ZERO_POINT and float(quantization.scale[0]) == SOFTMAX_SCALE
+
+
+def _unsupported(op: Op, finding: str) -> UnsupportedOperatorError:
+    return UnsupportedOperatorError(f"{type(op).__name__} {op.name!r} cannot be written as TFLite: it has {finding}")

@@ -1,0 +1,195 @@
+"""Tensors and operators to the bytes of a .tflite flatbuffer; the same input gives the same bytes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import flatbuffers
+import numpy as np
+import numpy.typing as npt
+
+from nettrim_exporters import tflite_schema as schema
+from nettrim_runtime.graph import Quantization
+
+Array = npt.NDArray[Any]
+Fields = Mapping[schema.Field, float]
+
+TENSOR_TYPES = {
+    "float32": schema.TensorType.FLOAT32,
+    "int32": schema.TensorType.INT32,
+    "int8": schema.TensorType.INT8,
+}
+BATCH_SIZE = 1
+ANY_BATCH_SIZE = -1  # schema.fbs: Tensor.shape_signature
+
+
+@dataclass(frozen=True, eq=False)
+class FileTensor:
+    """A tensor of the file: an activation, whose shape leaves out the batch axis, or a constant with data."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    quantization: Quantization | None = None
+    data: Array | None = None
+
+
+@dataclass(frozen=True)
+class FileOperator:
+    """An operator of the file; inputs and outputs are places in the list of tensors."""
+
+    code: schema.BuiltinOperator
+    version: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options_type: schema.BuiltinOptions = schema.BuiltinOptions.NONE
+    options: Fields = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FileModel:
+    """All that a file holds: one subgraph."""
+
+    name: str
+    description: str
+    tensors: tuple[FileTensor, ...]
+    operators: tuple[FileOperator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def encode_model(model: FileModel) -> bytes:
+    """Return the flatbuffer of a model, following schema.fbs, table Model."""
+    buffers = _buffers(model.tensors)
+    codes = list(dict.fromkeys((operator.code, operator.version) for operator in model.operators))
+    builder = flatbuffers.Builder(sum(len(data) for data in buffers) + (1 << 16))
+    fields = {
+        schema.Model.BUFFERS: _tables(builder, [_buffer(data) for data in buffers]),
+        schema.Model.SUBGRAPHS: _tables(builder, [_subgraph(model, codes, buffers)]),
+        schema.Model.OPERATOR_CODES: _tables(builder, [_operator_code(*code) for code in codes]),
+        schema.Model.DESCRIPTION: builder.CreateString(model.description),
+        schema.Model.VERSION: schema.SCHEMA_VERSION,
+    }
+    builder.Finish(_table(builder, fields), file_identifier=schema.FILE_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+_Encode = Callable[[Any], int]  # writes a table into a flatbuffers.Builder, returns its offset
+
+
+def _buffers(tensors: Sequence[FileTensor]) -> tuple[bytes, ...]:
+    """Return each constant's bytes once; the first buffer is the empty one that activations name."""
+    return tuple(dict.fromkeys((b"", *(_bytes(tensor) for tensor in tensors))))
+
+
+def _bytes(tensor: FileTensor) -> bytes:
+    if tensor.data is None:
+        return b""
+    return np.ascontiguousarray(tensor.data, dtype=np.dtype(tensor.dtype).newbyteorder("<")).tobytes()
+
+
+def _buffer(data: bytes) -> _Encode:
+    def encode(builder: Any) -> int:
+        if not data:
+            return _table(builder, {})
+        builder.Prep(schema.BUFFER_ALIGNMENT, len(data))
+        return _table(builder, {schema.Buffer.DATA: builder.CreateByteVector(data)})
+
+    return encode
+
+
+def _operator_code(code: schema.BuiltinOperator, version: int) -> _Encode:
+    fields = {
+        schema.OperatorCode.DEPRECATED_BUILTIN_CODE: min(code, schema.PLACEHOLDER_FOR_GREATER_OP_CODES),
+        schema.OperatorCode.VERSION: version,
+        schema.OperatorCode.BUILTIN_CODE: code,
+    }
+    return lambda builder: _table(builder, fields)
+
+
+def _subgraph(
+    model: FileModel, codes: Sequence[tuple[schema.BuiltinOperator, int]], buffers: Sequence[bytes]
+) -> _Encode:
+    buffer_index = {data: index for index, data in enumerate(buffers)}
+    tensors = [_tensor(tensor, buffer_index[_bytes(tensor)]) for tensor in model.tensors]
+    operators = [_operator(operator, codes.index((operator.code, operator.version))) for operator in model.operators]
+
+    def encode(builder: Any) -> int:
+        return _table(
+            builder,
+            {
+                schema.SubGraph.TENSORS: _tables(builder, tensors),
+                schema.SubGraph.INPUTS: _vector(builder, model.inputs, np.int32),
+                schema.SubGraph.OUTPUTS: _vector(builder, model.outputs, np.int32),
+                schema.SubGraph.OPERATORS: _tables(builder, operators),
+                schema.SubGraph.NAME: builder.CreateString(model.name),
+            },
+        )
+
+    return encode
+
+
+def _tensor(tensor: FileTensor, buffer_index: int) -> _Encode:
+    is_constant = tensor.data is not None
+
+    def encode(builder: Any) -> int:
+        shape = tensor.shape if is_constant else (BATCH_SIZE, *tensor.shape)
+        fields = {
+            schema.Tensor.SHAPE: _vector(builder, shape, np.int32),
+            schema.Tensor.TYPE: TENSOR_TYPES[tensor.dtype],
+            schema.Tensor.BUFFER: buffer_index,
+            schema.Tensor.NAME: builder.CreateString(tensor.name),
+        }
+        if not is_constant:
+            fields[schema.Tensor.SHAPE_SIGNATURE] = _vector(builder, (ANY_BATCH_SIZE, *tensor.shape), np.int32)
+        if tensor.quantization is not None:
+            fields[schema.Tensor.QUANTIZATION] = _quantization(builder, tensor.quantization)
+        return _table(builder, fields)
+
+    return encode
+
+
+def _quantization(builder: Any, quantization: Quantization) -> int:
+    zero_points = [quantization.zero_point] * quantization.scale.size
+    return _table(
+        builder,
+        {
+            schema.QuantizationParameters.SCALE: _vector(builder, quantization.scale, np.float32),
+            schema.QuantizationParameters.ZERO_POINT: _vector(builder, zero_points, np.int64),
+            schema.QuantizationParameters.QUANTIZED_DIMENSION: quantization.axis or 0,
+        },
+    )
+
+
+def _operator(operator: FileOperator, opcode_index: int) -> _Encode:
+    def encode(builder: Any) -> int:
+        fields = {
+            schema.Operator.OPCODE_INDEX: opcode_index,
+            schema.Operator.INPUTS: _vector(builder, operator.inputs, np.int32),
+            schema.Operator.OUTPUTS: _vector(builder, operator.outputs, np.int32),
+        }
+        if operator.options_type != schema.BuiltinOptions.NONE:
+            fields[schema.Operator.BUILTIN_OPTIONS_TYPE] = operator.options_type
+            fields[schema.Operator.BUILTIN_OPTIONS] = _table(builder, operator.options)
+        return _table(builder, fields)
+
+    return encode
+
+
+def _tables(builder: Any, encoders: Sequence[_Encode]) -> int:
+    offsets = [encode(builder) for encode in encoders]
+    builder.StartVector(4, len(offsets), 4)
+    for offset in reversed(offsets):  # a flatbuffer grows from its end
+        builder.PrependUOffsetTRelative(offset)
+    return int(builder.EndVector())
+
+
+def _vector(builder: Any, values: Sequence[int] | Array, dtype: npt.DTypeLike) -> int:
+    return int(builder.CreateNumpyVector(np.asarray(values, dtype=dtype)))
+
+
+def _table(builder: Any, fields: Fields) -> int:
+    builder.StartObject(max((item.slot for item in fields), default=-1) + 1)
+    for item, value in fields.items():
+        getattr(builder, f"Prepend{item.type.value}Slot")(item.slot, value, item.default)
+    return int(builder.EndObject())

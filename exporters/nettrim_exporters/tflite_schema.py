@@ -1,0 +1,170 @@
+"""The part of TFLite's published schema (schema.fbs, version 3) that nettrim writes: enum values and field slots.
+
+Names are the schema's. A field's slot is its place in its table, a union counting twice (its type, then itself).
+"""
+
+import enum
+from typing import NamedTuple
+
+FILE_IDENTIFIER = b"TFL3"  # schema.fbs: file_identifier
+SCHEMA_VERSION = 3  # schema.fbs: revision history
+BUFFER_ALIGNMENT = 16  # schema.fbs: Buffer.data, force_align
+PLACEHOLDER_FOR_GREATER_OP_CODES = 127  # schema.fbs: enum BuiltinOperator; the old 8-bit field's largest value
+
+
+class TensorType(enum.IntEnum):  # schema.fbs: enum TensorType
+    FLOAT32 = 0
+    INT32 = 2
+    INT8 = 9
+
+
+class BuiltinOperator(enum.IntEnum):  # schema.fbs: enum BuiltinOperator
+    ADD = 0
+    AVERAGE_POOL_2D = 1
+    CONV_2D = 3
+    DEPTHWISE_CONV_2D = 4
+    FULLY_CONNECTED = 9
+    MAX_POOL_2D = 17
+    RELU = 19
+    RELU_N1_TO_1 = 20
+    RELU6 = 21
+    RESHAPE = 22
+    SOFTMAX = 25
+    PAD = 34
+    PADV2 = 60
+
+
+class Padding(enum.IntEnum):  # schema.fbs: enum Padding
+    SAME = 0
+    VALID = 1
+
+
+class ActivationFunctionType(enum.IntEnum):  # schema.fbs: enum ActivationFunctionType
+    NONE = 0
+    RELU = 1
+    RELU_N1_TO_1 = 2
+    RELU6 = 3
+
+
+class FieldType(enum.Enum):
+    """How a field is stored; the values are the names in flatbuffers.Builder's Prepend...Slot methods."""
+
+    INT8 = "Int8"
+    UINT8 = "Uint8"
+    INT32 = "Int32"
+    UINT32 = "Uint32"
+    FLOAT32 = "Float32"
+    OFFSET = "UOffsetTRelative"  # to a string, a vector or a table
+
+
+class Field(NamedTuple):
+    """A field of a table; a value equal to the default is not stored."""
+
+    slot: int
+    type: FieldType
+    default: int = 0
+
+
+class Model:  # schema.fbs: table Model
+    VERSION = Field(0, FieldType.UINT32)
+    OPERATOR_CODES = Field(1, FieldType.OFFSET)
+    SUBGRAPHS = Field(2, FieldType.OFFSET)
+    DESCRIPTION = Field(3, FieldType.OFFSET)
+    BUFFERS = Field(4, FieldType.OFFSET)
+
+
+class OperatorCode:  # schema.fbs: table OperatorCode
+    DEPRECATED_BUILTIN_CODE = Field(0, FieldType.INT8)
+    VERSION = Field(2, FieldType.INT32, 1)
+    BUILTIN_CODE = Field(3, FieldType.INT32)
+
+
+class SubGraph:  # schema.fbs: table SubGraph
+    TENSORS = Field(0, FieldType.OFFSET)
+    INPUTS = Field(1, FieldType.OFFSET)
+    OUTPUTS = Field(2, FieldType.OFFSET)
+    OPERATORS = Field(3, FieldType.OFFSET)
+    NAME = Field(4, FieldType.OFFSET)
+
+
+class Tensor:  # schema.fbs: table Tensor
+    SHAPE = Field(0, FieldType.OFFSET)
+    TYPE = Field(1, FieldType.INT8)
+    BUFFER = Field(2, FieldType.UINT32)
+    NAME = Field(3, FieldType.OFFSET)
+    QUANTIZATION = Field(4, FieldType.OFFSET)
+    SHAPE_SIGNATURE = Field(7, FieldType.OFFSET)
+
+
+class QuantizationParameters:  # schema.fbs: table QuantizationParameters
+    SCALE = Field(2, FieldType.OFFSET)
+    ZERO_POINT = Field(3, FieldType.OFFSET)
+    QUANTIZED_DIMENSION = Field(6, FieldType.INT32)
+
+
+class Buffer:  # schema.fbs: table Buffer
+    DATA = Field(0, FieldType.OFFSET)
+
+
+class Operator:  # schema.fbs: table Operator
+    OPCODE_INDEX = Field(0, FieldType.UINT32)
+    INPUTS = Field(1, FieldType.OFFSET)
+    OUTPUTS = Field(2, FieldType.OFFSET)
+    BUILTIN_OPTIONS_TYPE = Field(3, FieldType.UINT8)
+    BUILTIN_OPTIONS = Field(4, FieldType.OFFSET)
+
+
+class BuiltinOptions(enum.IntEnum):  # schema.fbs: union BuiltinOptions
+    NONE = 0
+    CONV_2D = 1
+    DEPTHWISE_CONV_2D = 2
+    POOL_2D = 5
+    FULLY_CONNECTED = 8
+    SOFTMAX = 9
+    ADD = 11
+    RESHAPE = 17
+    PAD = 22
+    PADV2 = 43
+
+
+class Conv2DOptions:  # schema.fbs: table Conv2DOptions
+    PADDING = Field(0, FieldType.INT8)
+    STRIDE_W = Field(1, FieldType.INT32)
+    STRIDE_H = Field(2, FieldType.INT32)
+    FUSED_ACTIVATION_FUNCTION = Field(3, FieldType.INT8)
+    DILATION_W_FACTOR = Field(4, FieldType.INT32, 1)
+    DILATION_H_FACTOR = Field(5, FieldType.INT32, 1)
+
+
+class DepthwiseConv2DOptions:  # schema.fbs: table DepthwiseConv2DOptions
+    PADDING = Field(0, FieldType.INT8)
+    STRIDE_W = Field(1, FieldType.INT32)
+    STRIDE_H = Field(2, FieldType.INT32)
+    DEPTH_MULTIPLIER = Field(3, FieldType.INT32)
+    FUSED_ACTIVATION_FUNCTION = Field(4, FieldType.INT8)
+    DILATION_W_FACTOR = Field(5, FieldType.INT32, 1)
+    DILATION_H_FACTOR = Field(6, FieldType.INT32, 1)
+
+
+class Pool2DOptions:  # schema.fbs: table Pool2DOptions
+    PADDING = Field(0, FieldType.INT8)
+    STRIDE_W = Field(1, FieldType.INT32)
+    STRIDE_H = Field(2, FieldType.INT32)
+    FILTER_WIDTH = Field(3, FieldType.INT32)
+    FILTER_HEIGHT = Field(4, FieldType.INT32)
+
+
+class FullyConnectedOptions:  # schema.fbs: table FullyConnectedOptions
+    FUSED_ACTIVATION_FUNCTION = Field(0, FieldType.INT8)
+
+
+class SoftmaxOptions:  # schema.fbs: table SoftmaxOptions
+    BETA = Field(0, FieldType.FLOAT32)
+
+
+class AddOptions:  # schema.fbs: table AddOptions
+    FUSED_ACTIVATION_FUNCTION = Field(0, FieldType.INT8)
+
+
+class ReshapeOptions:  # schema.fbs: table ReshapeOptions
+    NEW_SHAPE = Field(0, FieldType.OFFSET)

@@ -1,0 +1,286 @@
+"""The .tflite file against LiteRT: reference kernels give the engine's bits, default ones come within a step."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from ai_edge_litert import schema_py_generated as published
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from graphs import GraphBuilder, quantized, random_cnn, random_inputs, random_mlp
+
+from nettrim_exporters.tflite import check_tflite, render_tflite
+from nettrim_runtime.csr import csr_from_dense
+from nettrim_runtime.engine import run_graph
+from nettrim_runtime.errors import UnsupportedOperatorError
+from nettrim_runtime.graph import Graph, Quantization, Tensor
+from nettrim_runtime.ops import ActivationFunction, Dense, Padding, Size2d
+
+Array = npt.NDArray[Any]
+Build = Callable[[GraphBuilder], object]
+
+NONE, RELU, RELU6, RELU_N1_TO_1 = ActivationFunction
+REFERENCE, DEFAULT = OpResolverType.BUILTIN_REF, OpResolverType.AUTO
+IMAGE = (9, 7, 4)
+N_SAMPLES = 100
+
+
+def run_litert(content: bytes, samples: Array, resolver: OpResolverType = REFERENCE) -> Array:
+    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=resolver, num_threads=1)
+    index = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(index, samples.shape, strict=True)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(index, samples)
+    interpreter.invoke()
+    result: Array = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    return result
+
+
+def read_back(content: bytes) -> Any:
+    return published.ModelT.InitFromPackedBuf(content, 0)
+
+
+def operator_codes(content: bytes) -> list[tuple[int, int]]:
+    model = read_back(content)
+    codes = model.operatorCodes
+    return [(codes[op.opcodeIndex].builtinCode, codes[op.opcodeIndex].version) for op in model.subgraphs[0].operators]
+
+
+def build(operators: Build, seed: int = 0, shape: tuple[int, ...] = IMAGE) -> Graph:
+    builder = GraphBuilder(np.random.default_rng(seed), shape)
+    operators(builder)
+    return builder.build()
+
+
+def steps_apart(first: Array, second: Array) -> int:
+    return int(np.abs(first.astype(int) - second.astype(int)).max())
+
+
+SAME = Padding(1, 1, 1, 1)
+ON_IMAGES: dict[str, Build] = {
+    "convolution": lambda net: net.conv(5),
+    "convolution SAME": lambda net: net.conv(5, activation=RELU, padding=SAME),
+    "convolution with stride 2": lambda net: net.conv(6, stride=Size2d(2, 2)),
+    "convolution with stride 2, SAME": lambda net: net.conv(6, stride=Size2d(2, 2), padding=SAME),
+    "convolution, asymmetric padding": lambda net: net.conv(6, (3, 2), RELU6, padding=Padding(0, 2, 1, 0)),
+    "dilated convolution": lambda net: net.conv(6, (2, 3), dilation=Size2d(3, 2)),
+    "dilated convolution, padded": lambda net: net.conv(6, dilation=Size2d(2, 2), padding=Padding(2, 2, 2, 2)),
+    "convolution in groups": lambda net: net.conv(6, groups=2, activation=RELU_N1_TO_1, padding=SAME),
+    "convolution to one channel": lambda net: net.conv(1, (1, 1)),
+    "depthwise convolution": lambda net: net.conv(4, groups=4, activation=RELU, padding=SAME),
+    "depthwise convolution, multiplier 2": lambda net: net.conv(8, groups=4, stride=Size2d(2, 2)),
+    "depthwise convolution, dilated": lambda net: net.conv(4, groups=4, dilation=Size2d(2, 1)),
+    "depthwise convolution, asymmetric padding": lambda net: net.conv(4, groups=4, padding=Padding(2, 0, 0, 1)),
+    "pruned convolution": lambda net: net.conv(8, density=0.1),
+    "max pool": lambda net: net.max_pool(),
+    "max pool SAME": lambda net: net.max_pool(3, 2, SAME),
+    "max pool, asymmetric padding": lambda net: net.max_pool(3, 2, Padding(2, 0, 0, 1)),
+    "average pool": lambda net: net.average_pool((2, 3), 2),
+    "average pool SAME": lambda net: net.average_pool((3, 3), 2, SAME),
+    "global average pool": lambda net: net.average_pool(IMAGE[:2]),
+    "addition": lambda net: (net.conv(4, (1, 1)), net.add("input")),
+    "addition with relu": lambda net: (net.conv(4, (1, 1)), net.add("input", RELU)),
+    "relu": lambda net: net.activation(RELU),
+    "relu6": lambda net: net.activation(RELU6),
+    "relu from -1 to 1": lambda net: net.activation(RELU_N1_TO_1),
+    "reshape": lambda net: net.reshape(7, 36),
+    "softmax of every pixel": lambda net: net.softmax(),
+}
+ON_VECTORS: dict[str, Build] = {
+    "dense": lambda net: net.dense(12),
+    "dense with relu6": lambda net: net.dense(12, RELU6),
+    "dense with one output": lambda net: net.dense(1),
+    "pruned dense": lambda net: net.dense(40, RELU, density=0.05),
+    "fully pruned dense": lambda net: net.dense(7, density=0.0),
+    "softmax": lambda net: net.softmax(),
+}
+SINGLE = [pytest.param(operators, IMAGE, id=name) for name, operators in ON_IMAGES.items()] + [
+    pytest.param(operators, (30,), id=name) for name, operators in ON_VECTORS.items()
+]
+
+
+@pytest.mark.parametrize(("operators", "shape"), SINGLE)
+def test_reference_kernels_give_the_bits_of_the_engine(operators: Build, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(1)
+    graph = quantized(build(operators, shape=shape), rng)
+    samples = random_inputs(graph, rng, N_SAMPLES)
+    assert np.array_equal(run_litert(render_tflite(graph), samples), run_graph(graph, samples))
+
+
+@pytest.mark.parametrize(("operators", "shape"), SINGLE)
+def test_default_kernels_come_within_one_step(operators: Build, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(2)
+    graph = quantized(build(operators, shape=shape), rng)
+    content, samples = render_tflite(graph), random_inputs(graph, rng, N_SAMPLES)
+    allowed = len(graph.ops)
+    assert steps_apart(run_litert(content, samples, DEFAULT), run_litert(content, samples)) <= allowed
+
+
+@pytest.mark.parametrize(("operators", "shape"), SINGLE)
+def test_float_file_gives_the_results_of_the_engine(operators: Build, shape: tuple[int, ...]) -> None:
+    graph = build(operators, shape=shape)
+    content, samples = render_tflite(graph), random_inputs(graph, np.random.default_rng(3), N_SAMPLES)
+    expected = run_graph(graph, samples)
+    for resolver in (REFERENCE, DEFAULT):
+        np.testing.assert_allclose(run_litert(content, samples, resolver), expected, atol=1e-5)  # float32 sums
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("make", [random_mlp, random_cnn])
+def test_random_networks_give_the_bits_of_the_engine(make: Callable[..., Graph], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    graph = quantized(make(rng, density=rng.uniform(0.1, 1.0)), rng)
+    samples = random_inputs(graph, rng, N_SAMPLES)
+    assert np.array_equal(run_litert(render_tflite(graph), samples), run_graph(graph, samples))
+
+
+@pytest.mark.parametrize("value", [-128, 127])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn])
+def test_extreme_inputs_give_the_bits_of_the_engine(make: Callable[..., Graph], value: int) -> None:
+    rng = np.random.default_rng(4)
+    graph = quantized(make(rng), rng)
+    samples = np.full_like(random_inputs(graph, rng, 2), value)
+    assert np.array_equal(run_litert(render_tflite(graph), samples), run_graph(graph, samples))
+
+
+def extreme_dense(input_zero_point: int, output_zero_point: int, weight: int) -> Graph:
+    def activation(name: str, size: int, zero_point: int) -> Tensor:
+        return Tensor(name, (size,), "int8", Quantization(np.array([0.5], np.float32), zero_point))
+
+    scale = np.array([0.25, 0.01, 1e-4], np.float32)
+    values = np.full((3, 50), weight, np.int8)
+    tensors = {
+        "x": activation("x", 50, input_zero_point),
+        "w": Tensor("w", (3, 50), "int8", Quantization(scale, axis=0), values),
+        "b": Tensor("b", (3,), "int32", Quantization(scale / 2, axis=0), np.array([1, -3, 1 << 24], np.int32)),
+        "y": activation("y", 3, output_zero_point),
+    }
+    return Graph("extreme", ("x",), ("y",), (Dense("dense", "x", "w", "b", "y"),), tensors)
+
+
+@pytest.mark.parametrize("weight", [-128, 127])
+@pytest.mark.parametrize("zero_points", [(-128, 127), (127, -128), (0, 0)])
+def test_extreme_zero_points_and_weights_give_the_bits_of_the_engine(zero_points: tuple[int, int], weight: int) -> None:
+    graph = extreme_dense(*zero_points, weight)
+    samples = random_inputs(graph, np.random.default_rng(5), N_SAMPLES)
+    assert np.array_equal(run_litert(render_tflite(graph), samples), run_graph(graph, samples))
+
+
+@pytest.mark.parametrize(("scale", "row"), [(0.3, [-2, -11, 6, 8, 2]), (0.15, [-5, -18, -13, 11, 0])])
+def test_softmax_next_to_a_rounding_border_gives_the_bits_of_the_engine(scale: float, row: list[int]) -> None:
+    graph = quantized(build(lambda net: net.softmax(), shape=(5,)), np.random.default_rng(0))
+    scaled = replace(graph.tensors["input"], quantization=Quantization(np.array([scale], np.float32), 3))
+    graph, samples = graph.with_tensors([scaled]), np.array([row], np.int8)
+    assert np.array_equal(run_litert(render_tflite(graph), samples), run_graph(graph, samples))
+
+
+def test_the_same_graph_gives_the_same_bytes() -> None:
+    first, second = (quantized(random_cnn(np.random.default_rng(0)), np.random.default_rng(1)) for _ in range(2))
+    assert render_tflite(first) == render_tflite(second)
+
+
+def test_the_order_of_the_tensors_does_not_change_the_bytes() -> None:
+    graph = quantized(random_cnn(np.random.default_rng(0)), np.random.default_rng(1))
+    shuffled = replace(graph, tensors=dict(reversed(graph.tensors.items())))
+    assert render_tflite(shuffled) == render_tflite(graph)
+
+
+def test_pruned_weights_are_written_dense() -> None:
+    rng = np.random.default_rng(0)
+    graph = quantized(random_mlp(rng, density=0.2), rng)
+    weights = [graph.tensors[layer.weight] for layer in graph.layers]
+    sparse = graph.with_tensors(replace(weight, data=csr_from_dense(weight.values())) for weight in weights)
+    assert render_tflite(sparse) == render_tflite(graph)
+
+
+def test_file_carries_the_schema_identifier_version_and_description() -> None:
+    content = render_tflite(random_mlp(np.random.default_rng(0)), "a test")
+    model = read_back(content)
+    assert published.Model.ModelBufferHasIdentifier(content, 0)
+    assert (model.version, model.description, model.subgraphs[0].name) == (3, b"a test", b"mlp")
+
+
+def test_buffers_are_aligned_to_16_bytes() -> None:
+    content = render_tflite(quantized(random_cnn(np.random.default_rng(0)), np.random.default_rng(1)))
+    model = published.Model.GetRootAs(content, 0)
+    vector_field = 4  # the vtable offset of Buffer.data, its first field
+    buffers = [model.Buffers(index)._tab for index in range(1, model.BuffersLength())]
+    assert buffers
+    assert all(table.Vector(table.Offset(vector_field)) % 16 == 0 for table in buffers)
+
+
+def test_every_int8_tensor_and_bias_is_quantised() -> None:
+    graph = quantized(random_cnn(np.random.default_rng(0)), np.random.default_rng(1))
+    subgraph = read_back(render_tflite(graph)).subgraphs[0]
+    by_name = {tensor.name.decode(): tensor for tensor in subgraph.tensors}
+    assert all(name in by_name for name in graph.tensors)
+    for name, tensor in graph.tensors.items():
+        found = by_name[name].quantization
+        assert len(found.scale) == len(found.zeroPoint) == (1 if tensor.data is None else tensor.shape[0])
+    for layer in graph.layers:
+        expected = graph.quantization(layer.input).scale * graph.quantization(layer.weight).scale
+        assert np.array_equal(by_name[layer.bias].quantization.scale, expected)
+
+
+def test_depthwise_weights_are_quantised_along_their_last_axis() -> None:
+    graph = quantized(build(lambda net: net.conv(8, groups=4)), np.random.default_rng(0))
+    weight = read_back(render_tflite(graph)).subgraphs[0].tensors[1]
+    assert (list(weight.shape), weight.quantization.quantizedDimension) == ([1, 3, 3, 8], 3)
+
+
+def test_operators_have_the_lowest_version_that_holds_int8() -> None:
+    operator = published.BuiltinOperator
+    graph = quantized(
+        build(lambda net: (net.conv(4), net.conv(4, groups=2), net.conv(4, groups=4))), np.random.default_rng(0)
+    )
+    expected = [(operator.CONV_2D, 3), (operator.CONV_2D, 6), (operator.DEPTHWISE_CONV_2D, 3)]
+    assert operator_codes(render_tflite(graph)) == expected
+
+
+def test_padding_that_tflite_names_needs_no_operator_of_its_own() -> None:
+    graph = build(lambda net: (net.conv(4, stride=Size2d(2, 2), padding=SAME), net.max_pool(3, 2, Padding(1, 1, 0, 1))))
+    operator = published.BuiltinOperator
+    assert operator_codes(render_tflite(graph)) == [(operator.CONV_2D, 1), (operator.MAX_POOL_2D, 1)]
+
+
+def test_other_padding_of_a_max_pool_never_wins() -> None:
+    graph = quantized(build(lambda net: net.max_pool(2, 1, SAME)), np.random.default_rng(0))
+    samples = np.full((1, *IMAGE), -128, np.int8)
+    assert np.all(run_litert(render_tflite(graph), samples) == -128)
+
+
+def test_two_layers_may_share_their_constants() -> None:
+    rng = np.random.default_rng(6)
+    graph = build(lambda net: (net.dense(8, RELU), net.dense(8)), shape=(8,))
+    first, second = graph.layers
+    kept = {name: tensor for name, tensor in graph.tensors.items() if name not in {second.weight, second.bias}}
+    shared = replace(graph, ops=(first, replace(second, weight=first.weight, bias=first.bias)), tensors=kept)
+    samples = random_inputs(shared, rng, N_SAMPLES)
+    assert np.allclose(run_litert(render_tflite(shared), samples), run_graph(shared, samples), atol=1e-5)
+
+
+def test_average_pool_with_other_padding_is_refused_before_and_after_quantisation() -> None:
+    graph = build(lambda net: net.average_pool((3, 3), 2, Padding(1, 1, 1, 0)))
+    for refused in (graph, quantized(graph, np.random.default_rng(0))):
+        with pytest.raises(UnsupportedOperatorError, match=r"AveragePool2d 'average_pool0'.*\(1, 1, 1, 0\).*SAME"):
+            check_tflite(refused)
+
+
+def test_activation_that_does_nothing_is_refused() -> None:
+    with pytest.raises(UnsupportedOperatorError, match=r"Activation 'activation0'.*remove"):
+        render_tflite(build(lambda net: net.activation(NONE)))
+
+
+def test_softmax_of_another_output_scale_is_refused() -> None:
+    graph = quantized(build(lambda net: net.softmax()), np.random.default_rng(0))
+    output = graph.tensors[graph.outputs[0]]
+    changed = replace(output, quantization=Quantization(np.array([0.5], np.float32), 0))
+    with pytest.raises(UnsupportedOperatorError, match=r"Softmax 'softmax0'.*0\.5.*1/256"):
+        render_tflite(graph.with_tensors([changed]))
+
+
+@pytest.mark.parametrize("make", [random_mlp, random_cnn])
+def test_ordinary_networks_pass_the_check(make: Callable[..., Graph]) -> None:
+    check_tflite(make(np.random.default_rng(0)))
