@@ -3,7 +3,7 @@
 import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from nettrim_runtime.errors import DataError
 
 Array = npt.NDArray[Any]
+ImageLayout = Literal["NHWC", "NCHW"]
 
 FEWEST_SAMPLES = 8
 FEW_SAMPLES = 256  # below it a warning: ranges and guarantees rest on little
@@ -34,7 +35,7 @@ class InputOptions:
     input_scale: float = 1.0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    layout: str | None = None
+    layout: ImageLayout | None = None
 
 
 @dataclass(frozen=True)
