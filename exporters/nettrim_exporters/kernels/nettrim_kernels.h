@@ -1,0 +1,456 @@
+/* nettrim_kernels.h: the int8 kernels that a generated model.h calls. C99, also valid C++.
+ *
+ * Integers only: sums in int32, then the requantisation of TFLite's reference kernels, so every compiler and level gives
+ * the same bits. The zero point of the input is already part of the bias, and padding holds that zero point: inner loops
+ * are accumulator += weight * input. The generator has proved, row by row, that no accumulator can leave int32.
+ *
+ * Needs: two's complement and an arithmetic right shift, checked below. No allocation, recursion, stdio, function
+ * pointers or arrays of variable length; every loop is bounded by the model's constants.
+ */
+#ifndef NETTRIM_KERNELS_H
+#define NETTRIM_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__GNUC__)
+#define NT_ALIGN16 __attribute__((aligned(16)))
+#elif defined(_MSC_VER)
+#define NT_ALIGN16 __declspec(align(16))
+#else
+#error "nettrim: define NT_ALIGN16 for this compiler: it stands before a declaration and aligns it to 16 bytes"
+#endif
+
+#ifdef __cplusplus
+#define NT_RESTRICT __restrict
+#else
+#define NT_RESTRICT restrict
+#endif
+
+/* What nt_<name>_run and nt_<name>_selftest return. */
+#define NT_OK 0
+#define NT_ERROR_NULL 1       /* a null pointer was given */
+#define NT_ERROR_MISALIGNED 2 /* the arena does not start at a multiple of 16: declare it with NT_ALIGN16 */
+#define NT_ERROR_SELFTEST 3   /* the golden vector came out with other bits */
+
+typedef char nt_right_shift_must_be_arithmetic[(((int32_t)-3 >> 1) == -2) ? 1 : -1];
+
+enum {
+    NT_BLOCK = 16,           /* channels that are summed side by side in registers */
+    NT_SATURATED = 256,      /* this far from the zero point every output is at the end of its range */
+    NT_SUM_SHIFT = 12,       /* softmax: from Q0.31 exponentials to the Q12.19 sum */
+    NT_PROBABILITY_BITS = 8, /* softmax: outputs are Q0.8 */
+    NT_NEWTON_STEPS = 3
+};
+
+/* How an accumulator of an output channel becomes int8; all arrays are (n_outputs). */
+typedef struct {
+    const int32_t *bias;       /* the input's zero point is folded in */
+    const int32_t *multiplier; /* Q0.31 */
+    const int8_t *shift;       /* positive: left */
+    int32_t zero_point;
+    int32_t lower;
+    int32_t upper;
+} nt_output;
+
+/* Kept weights, row after row; row i is values[indptr[i]] to values[indptr[i + 1] - 1]. */
+typedef struct {
+    const int8_t *values;
+    const void *indices; /* unsigned, index_bytes (1, 2 or 4) each: what to add to the address of the row's inputs */
+    const void *indptr;  /* unsigned, indptr_bytes (1, 2 or 4) each */
+    int32_t index_bytes;
+    int32_t indptr_bytes;
+} nt_csr;
+
+/* Steps are distances in the image (height, width, channels), which is padded where it has to be. */
+typedef struct {
+    int32_t out_height;
+    int32_t out_width;
+    int32_t n_outputs;
+    int32_t kernel_height;
+    int32_t kernel_width;
+    int32_t group_outputs;  /* outputs of a group */
+    int32_t group_channels; /* channels of a group */
+    int32_t row_step;       /* from one row of windows to the next */
+    int32_t column_step;    /* from one window to the next */
+    int32_t tap_row_step;   /* from one row of a window to the next */
+    int32_t tap_step;       /* from one pixel of a window to the next */
+} nt_conv;
+
+typedef struct {
+    int32_t height;
+    int32_t width;
+    int32_t channels;
+    int32_t out_height;
+    int32_t out_width;
+    int32_t kernel_height;
+    int32_t kernel_width;
+    int32_t stride_height;
+    int32_t stride_width;
+    int32_t pad_top;
+    int32_t pad_left;
+} nt_pool;
+
+/* An image (source_height, source_row bytes) inside a larger one (height, row bytes), at (top, left bytes). */
+typedef struct {
+    int32_t source_height; /* rows to copy */
+    int32_t source_row;    /* from one row of the source to the next */
+    int32_t copied;        /* of each row */
+    int32_t height;
+    int32_t row;
+    int32_t top;
+    int32_t left;
+    int8_t zero_point;
+} nt_padding;
+
+typedef struct {
+    int32_t left_shift;
+    int32_t first_zero_point;
+    int32_t first_multiplier;
+    int32_t first_shift;
+    int32_t second_zero_point;
+    int32_t second_multiplier;
+    int32_t second_shift;
+    int32_t multiplier;
+    int32_t shift;
+    int32_t zero_point;
+    int32_t lower;
+    int32_t upper;
+} nt_addition;
+
+static inline int32_t nt_min(int32_t first, int32_t second) { return first < second ? first : second; }
+
+static inline int32_t nt_max(int32_t first, int32_t second) { return first > second ? first : second; }
+
+static inline int8_t nt_clamp(int32_t value, int32_t lower, int32_t upper)
+{
+    return (int8_t)nt_min(nt_max(value, lower), upper);
+}
+
+/* a * b / 2^31, half up: the product of Q0.31 numbers, which are never both -1. */
+static inline int32_t nt_high_product(int32_t a, int32_t b)
+{
+    return (int32_t)(((int64_t)a * b + ((int64_t)1 << 30)) >> 31);
+}
+
+/* value * multiplier * 2^(shift - 31), rounded twice: half up, then half away from zero. */
+static inline int32_t nt_multiply_rounding_twice(int32_t value, int32_t multiplier, int32_t shift)
+{
+    const int32_t left = shift > 0 ? shift : 0;
+    const int32_t right = shift > 0 ? 0 : -shift;
+    const int32_t high = nt_high_product((int32_t)((uint32_t)value << left), multiplier);
+    const int32_t mask = (int32_t)(((uint32_t)1 << right) - 1u);
+    const int32_t threshold = (mask >> 1) + (high < 0 ? 1 : 0);
+    return (high >> right) + ((high & mask) > threshold ? 1 : 0);
+}
+
+/* value * multiplier * 2^(shift - 31), rounded once, half away from zero, and cut off at NT_SATURATED; shift < 31. */
+static inline int32_t nt_multiply_rounding_once(int32_t value, int32_t multiplier, int32_t shift)
+{
+    const int64_t magnitude = (int64_t)(value < 0 ? -value : value) * multiplier;
+    const int64_t rounded = (magnitude + ((int64_t)1 << (30 - shift))) >> (31 - shift);
+    const int32_t scaled = rounded > NT_SATURATED ? (int32_t)NT_SATURATED : (int32_t)rounded;
+    return value < 0 ? -scaled : scaled;
+}
+
+/* Convolutions round twice, dense layers once, as their reference kernels do. */
+static inline int8_t nt_requantize_conv(const nt_output *output, int32_t channel, int32_t accumulator)
+{
+    const int32_t scaled = nt_multiply_rounding_twice(accumulator, output->multiplier[channel], output->shift[channel]);
+    return nt_clamp(scaled + output->zero_point, output->lower, output->upper);
+}
+
+static inline int8_t nt_requantize_dense(const nt_output *output, int32_t channel, int32_t accumulator)
+{
+    const int32_t scaled = nt_multiply_rounding_once(accumulator, output->multiplier[channel], output->shift[channel]);
+    return nt_clamp(scaled + output->zero_point, output->lower, output->upper);
+}
+
+static inline int32_t nt_dot(int32_t accumulator, const int8_t *weight, const int8_t *in, int32_t n)
+{
+    for (int32_t i = 0; i < n; ++i) { /* the plain form is the one that becomes SDOT, SMLAL or PMULLW */
+        accumulator += weight[i] * in[i];
+    }
+    return accumulator;
+}
+
+static inline uint32_t nt_row_start(const nt_csr *matrix, int32_t row)
+{
+    switch (matrix->indptr_bytes) {
+    case 1:
+        return ((const uint8_t *)matrix->indptr)[row];
+    case 2:
+        return ((const uint16_t *)matrix->indptr)[row];
+    default:
+        return ((const uint32_t *)matrix->indptr)[row];
+    }
+}
+
+static inline int32_t nt_csr_dot(int32_t accumulator, const nt_csr *matrix, int32_t row, const int8_t *in)
+{
+    const uint32_t end = nt_row_start(matrix, row + 1);
+    uint32_t k = nt_row_start(matrix, row);
+    switch (matrix->index_bytes) {
+    case 1:
+        for (; k < end; ++k) {
+            accumulator += matrix->values[k] * in[((const uint8_t *)matrix->indices)[k]];
+        }
+        break;
+    case 2:
+        for (; k < end; ++k) {
+            accumulator += matrix->values[k] * in[((const uint16_t *)matrix->indices)[k]];
+        }
+        break;
+    default:
+        for (; k < end; ++k) {
+            accumulator += matrix->values[k] * in[((const uint32_t *)matrix->indices)[k]];
+        }
+        break;
+    }
+    return accumulator;
+}
+
+/* weight (n_outputs, n_inputs) */
+static inline void nt_dense(int32_t n_outputs, int32_t n_inputs, const int8_t *weight, const nt_output *output,
+                            const int8_t *in, int8_t *out)
+{
+    for (int32_t o = 0; o < n_outputs; ++o) {
+        out[o] = nt_requantize_dense(output, o, nt_dot(output->bias[o], weight + o * n_inputs, in, n_inputs));
+    }
+}
+
+static inline void nt_dense_csr(int32_t n_outputs, const nt_csr *matrix, const nt_output *output, const int8_t *in,
+                                int8_t *out)
+{
+    for (int32_t o = 0; o < n_outputs; ++o) {
+        out[o] = nt_requantize_dense(output, o, nt_csr_dot(output->bias[o], matrix, o, in));
+    }
+}
+
+static inline void nt_pad(const nt_padding *padding, const int8_t *in, int8_t *image)
+{
+    memset(image, padding->zero_point, (size_t)padding->height * (size_t)padding->row);
+    image += padding->top * padding->row + padding->left;
+    for (int32_t y = 0; y < padding->source_height; ++y) {
+        memcpy(image + y * padding->row, in + y * padding->source_row, (size_t)padding->copied);
+    }
+}
+
+/* One group, no dilation: a row of a window is one run. weight (n_outputs, kernel_height, kernel_width, channels) */
+static inline void nt_conv2d(const nt_conv *conv, const int8_t *weight, const nt_output *output, const int8_t *image,
+                             int8_t *out)
+{
+    const int32_t run = conv->kernel_width * conv->group_channels;
+    for (int32_t y = 0; y < conv->out_height; ++y) {
+        for (int32_t x = 0; x < conv->out_width; ++x) {
+            const int8_t *window = image + y * conv->row_step + x * conv->column_step;
+            const int8_t *row = weight;
+            for (int32_t o = 0; o < conv->n_outputs; ++o) {
+                int32_t accumulator = output->bias[o];
+                for (int32_t i = 0; i < conv->kernel_height; ++i, row += run) {
+                    accumulator = nt_dot(accumulator, row, window + i * conv->tap_row_step, run);
+                }
+                *out++ = nt_requantize_conv(output, o, accumulator);
+            }
+        }
+    }
+}
+
+/* Any groups and dilation. weight (n_outputs, kernel_height, kernel_width, group_channels) */
+static inline void nt_conv2d_grouped(const nt_conv *conv, const int8_t *weight, const nt_output *output,
+                                     const int8_t *image, int8_t *out)
+{
+    for (int32_t y = 0; y < conv->out_height; ++y) {
+        for (int32_t x = 0; x < conv->out_width; ++x) {
+            const int8_t *window = image + y * conv->row_step + x * conv->column_step;
+            const int8_t *tap = weight;
+            for (int32_t o = 0; o < conv->n_outputs; ++o) {
+                const int8_t *group = window + (o / conv->group_outputs) * conv->group_channels;
+                int32_t accumulator = output->bias[o];
+                for (int32_t i = 0; i < conv->kernel_height; ++i) {
+                    for (int32_t j = 0; j < conv->kernel_width; ++j, tap += conv->group_channels) {
+                        const int8_t *pixel = group + i * conv->tap_row_step + j * conv->tap_step;
+                        accumulator = nt_dot(accumulator, tap, pixel, conv->group_channels);
+                    }
+                }
+                *out++ = nt_requantize_conv(output, o, accumulator);
+            }
+        }
+    }
+}
+
+static inline void nt_multiply_add(int32_t *NT_RESTRICT sums, const int8_t *NT_RESTRICT weight,
+                                   const int8_t *NT_RESTRICT in, int32_t n)
+{
+    if (n == NT_BLOCK) { /* a constant count, so that compilers keep the sums in vector registers */
+        for (int32_t k = 0; k < NT_BLOCK; ++k) {
+            sums[k] += weight[k] * in[k];
+        }
+    } else {
+        for (int32_t k = 0; k < n; ++k) {
+            sums[k] += weight[k] * in[k];
+        }
+    }
+}
+
+/* One output a channel. weight (kernel_height, kernel_width, channels): channels lie side by side, as in the image */
+static inline void nt_conv2d_depthwise(const nt_conv *conv, const int8_t *weight, const nt_output *output,
+                                       const int8_t *image, int8_t *out)
+{
+    int32_t sums[NT_BLOCK];
+    for (int32_t y = 0; y < conv->out_height; ++y) {
+        for (int32_t x = 0; x < conv->out_width; ++x) {
+            const int8_t *window = image + y * conv->row_step + x * conv->column_step;
+            for (int32_t c = 0; c < conv->n_outputs; c += NT_BLOCK) {
+                const int32_t n = nt_min(NT_BLOCK, conv->n_outputs - c);
+                const int8_t *tap = weight + c;
+                memcpy(sums, output->bias + c, (size_t)n * sizeof sums[0]);
+                for (int32_t i = 0; i < conv->kernel_height; ++i) {
+                    for (int32_t j = 0; j < conv->kernel_width; ++j, tap += conv->n_outputs) {
+                        nt_multiply_add(sums, tap, window + c + i * conv->tap_row_step + j * conv->tap_step, n);
+                    }
+                }
+                for (int32_t k = 0; k < n; ++k) {
+                    *out++ = nt_requantize_conv(output, c + k, sums[k]);
+                }
+            }
+        }
+    }
+}
+
+/* Any groups and dilation: indices are distances from the first pixel of a window in the image. */
+static inline void nt_conv2d_csr(const nt_conv *conv, const nt_csr *matrix, const nt_output *output,
+                                 const int8_t *image, int8_t *out)
+{
+    for (int32_t y = 0; y < conv->out_height; ++y) {
+        for (int32_t x = 0; x < conv->out_width; ++x) {
+            const int8_t *window = image + y * conv->row_step + x * conv->column_step;
+            for (int32_t o = 0; o < conv->n_outputs; ++o) {
+                *out++ = nt_requantize_conv(output, o, nt_csr_dot(output->bias[o], matrix, o, window));
+            }
+        }
+    }
+}
+
+/* Every window holds at least one pixel of the image; padding never wins. */
+static inline void nt_max_pool(const nt_pool *pool, const int8_t *NT_RESTRICT in, int8_t *NT_RESTRICT out)
+{
+    for (int32_t y = 0; y < pool->out_height; ++y) {
+        const int32_t top = y * pool->stride_height - pool->pad_top;
+        const int32_t bottom = nt_min(top + pool->kernel_height, pool->height);
+        for (int32_t x = 0; x < pool->out_width; ++x, out += pool->channels) {
+            const int32_t left = x * pool->stride_width - pool->pad_left;
+            const int32_t right = nt_min(left + pool->kernel_width, pool->width);
+            memset(out, INT8_MIN, (size_t)pool->channels);
+            for (int32_t i = nt_max(top, 0); i < bottom; ++i) {
+                for (int32_t j = nt_max(left, 0); j < right; ++j) {
+                    const int8_t *pixel = in + (i * pool->width + j) * pool->channels;
+                    for (int32_t c = 0; c < pool->channels; ++c) {
+                        out[c] = pixel[c] > out[c] ? pixel[c] : out[c];
+                    }
+                }
+            }
+        }
+    }
+}
+
+static inline int8_t nt_mean(int32_t sum, int32_t count)
+{
+    /* Half away from zero; the division truncates. */
+    return (int8_t)((sum + (sum > 0 ? count / 2 : -(count / 2))) / count);
+}
+
+/* The mean of the pixels that are there: padding does not count. */
+static inline void nt_average_pool(const nt_pool *pool, const int8_t *in, int8_t *out)
+{
+    int32_t sums[NT_BLOCK];
+    for (int32_t y = 0; y < pool->out_height; ++y) {
+        const int32_t top = nt_max(y * pool->stride_height - pool->pad_top, 0);
+        const int32_t bottom = nt_min(y * pool->stride_height - pool->pad_top + pool->kernel_height, pool->height);
+        for (int32_t x = 0; x < pool->out_width; ++x) {
+            const int32_t left = nt_max(x * pool->stride_width - pool->pad_left, 0);
+            const int32_t right = nt_min(x * pool->stride_width - pool->pad_left + pool->kernel_width, pool->width);
+            for (int32_t c = 0; c < pool->channels; c += NT_BLOCK) {
+                const int32_t n = nt_min(NT_BLOCK, pool->channels - c);
+                memset(sums, 0, sizeof sums);
+                for (int32_t i = top; i < bottom; ++i) {
+                    for (int32_t j = left; j < right; ++j) {
+                        const int8_t *pixel = in + (i * pool->width + j) * pool->channels + c;
+                        for (int32_t k = 0; k < n; ++k) {
+                            sums[k] += pixel[k];
+                        }
+                    }
+                }
+                for (int32_t k = 0; k < n; ++k) {
+                    *out++ = nt_mean(sums[k], (bottom - top) * (right - left));
+                }
+            }
+        }
+    }
+}
+
+static inline void nt_add(const nt_addition *add, int32_t size, const int8_t *first, const int8_t *second,
+                          int8_t *out)
+{
+    for (int32_t i = 0; i < size; ++i) {
+        const int32_t wide_first = (first[i] - add->first_zero_point) * ((int32_t)1 << add->left_shift);
+        const int32_t wide_second = (second[i] - add->second_zero_point) * ((int32_t)1 << add->left_shift);
+        const int32_t sum = nt_multiply_rounding_twice(wide_first, add->first_multiplier, add->first_shift) +
+                            nt_multiply_rounding_twice(wide_second, add->second_multiplier, add->second_shift);
+        const int32_t scaled = nt_multiply_rounding_twice(sum, add->multiplier, add->shift);
+        out[i] = nt_clamp(scaled + add->zero_point, add->lower, add->upper);
+    }
+}
+
+static inline void nt_activation(int32_t size, int32_t lower, int32_t upper, const int8_t *in, int8_t *out)
+{
+    for (int32_t i = 0; i < size; ++i) {
+        out[i] = nt_clamp(in[i], lower, upper);
+    }
+}
+
+/* 1 / total, as a Q0.31 number in [1/2, 1] times 2^-integer_bits, for a Q12.19 total of at least 1. */
+static inline int32_t nt_reciprocal(uint32_t total, int32_t *integer_bits)
+{
+    int32_t headroom = 0;
+    while (total < 0x80000000u) {
+        total <<= 1;
+        ++headroom;
+    }
+    *integer_bits = NT_SUM_SHIFT - headroom;
+    /* Newton's method on total / 2 in [1/2, 1), from 48/17 - 32/17 * (total / 2); the quotient is Q2.29. */
+    const int32_t half = (int32_t)(total >> 1);
+    int32_t quotient = 1515870810 + nt_high_product(half, -1010580540);
+    for (int32_t i = 0; i < NT_NEWTON_STEPS; ++i) {
+        const int32_t error = ((int32_t)1 << 29) - nt_high_product(half, quotient);
+        quotient += 4 * nt_high_product(quotient, error);
+    }
+    return quotient >= (int32_t)1 << 30 ? INT32_MAX : 2 * quotient;
+}
+
+/* Each row of depth values by itself; table[d] is exp(-scale * d) in Q0.31 for a distance d to the row's largest value.
+ * Outputs have scale 1/256 and zero point -128. */
+static inline void nt_softmax(const int32_t *table, int32_t n_rows, int32_t depth, const int8_t *in, int8_t *out)
+{
+    for (int32_t row = 0; row < n_rows; ++row, in += depth, out += depth) {
+        int32_t largest = INT8_MIN;
+        uint32_t total = 0;
+        int32_t integer_bits;
+        for (int32_t i = 0; i < depth; ++i) {
+            largest = nt_max(largest, in[i]);
+        }
+        for (int32_t i = 0; i < depth; ++i) {
+            total += ((uint32_t)table[largest - in[i]] + (1u << (NT_SUM_SHIFT - 1))) >> NT_SUM_SHIFT;
+        }
+        const int32_t inverse = nt_reciprocal(total, &integer_bits);
+        const int32_t right = integer_bits + 31 - NT_PROBABILITY_BITS;
+        for (int32_t i = 0; i < depth; ++i) {
+            const int64_t probability = nt_high_product(table[largest - in[i]], inverse);
+            const int64_t rounded = (probability + ((int64_t)1 << (right - 1))) >> right;
+            out[i] = nt_clamp((int32_t)rounded + INT8_MIN, INT8_MIN, INT8_MAX);
+        }
+    }
+}
+
+#endif /* NETTRIM_KERNELS_H */
