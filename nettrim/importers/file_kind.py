@@ -1,0 +1,166 @@
+"""Tells what a model file is from its content; nothing in it is executed."""
+
+import enum
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+from nettrim_runtime.errors import ModelFileError
+
+MAX_FILE_BYTES = 1 << 30  # far above what the boards hold; keeps a hostile file from filling the memory
+HEAD_BYTES = 1024  # enough for every signature below
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"  # HDF5 file format specification, section II.A
+TFLITE_IDENTIFIER = b"TFL3"  # TensorFlow Lite schema, file_identifier, at byte 4
+PICKLE_PROTOCOLS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # opcode PROTO, then the version
+LEGACY_TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # torch/serialization.py MAGIC_NUMBER, as a pickle
+READABLE = "nettrim reads ONNX files (.onnx) and PyTorch state dicts (.pt, .pth)"
+STATE_DICT_ADVICE = "save the weights with torch.save(model.state_dict(), 'model.pt'), or export the model to ONNX"
+
+
+class FileKind(enum.Enum):
+    """The kinds of file that can be read."""
+
+    ONNX = "ONNX"
+    TORCH_ZIP = "PyTorch zip"
+
+
+def identify(path: Path) -> FileKind:
+    """Return the kind of a model file, judged by its content.
+
+    Raises
+    ------
+    ModelFileError
+        When nettrim does not read this kind: the message names it and says what to do.
+    """
+    size = _size(path)
+    head = _head(path)
+    if size == 0:
+        raise ModelFileError(f"{path}: the file is empty, expected a model; {READABLE}")
+    if size > MAX_FILE_BYTES:
+        raise ModelFileError(f"{path}: the file has {size} bytes, expected at most {MAX_FILE_BYTES}")
+    if head.startswith(b"PK\x03\x04"):
+        return _identify_zip(path)
+    foreign = _foreign_kind(path, head, size)
+    if foreign:
+        raise ModelFileError(f"{path}: this is {foreign}. {READABLE}")
+    return FileKind.ONNX  # protocol buffers have no signature: the ONNX reader judges the rest
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        if (path / "saved_model.pb").exists():
+            raise ModelFileError(
+                f"{path}: this is a TensorFlow SavedModel folder; convert it with tf2onnx to ONNX. {READABLE}"
+            )
+        raise ModelFileError(f"{path}: this is a folder, expected one model file; {READABLE}")
+    try:
+        return path.stat().st_size
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{path}: there is no such file, expected a model; {READABLE}") from error
+    except OSError as error:
+        raise ModelFileError(f"{path}: the file cannot be read ({error.strerror})") from error
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError as error:
+        raise ModelFileError(f"{path}: the file cannot be read ({error.strerror})") from error
+
+
+def _identify_zip(path: Path) -> FileKind:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise ModelFileError(
+            f"{path}: this zip archive is damaged or cut short ({error}); copy or save the model again"
+        ) from error
+    unpacked_bytes = sum(entry.file_size for entry in entries)
+    if unpacked_bytes > MAX_FILE_BYTES:
+        raise ModelFileError(
+            f"{path}: the archive unpacks to {unpacked_bytes} bytes, expected at most {MAX_FILE_BYTES}"
+        )
+    names = [entry.filename for entry in entries]
+    foreign = _foreign_zip(names)
+    if foreign:
+        raise ModelFileError(f"{path}: this is {foreign}. {READABLE}")
+    return FileKind.TORCH_ZIP
+
+
+def _foreign_zip(names: list[str]) -> str | None:
+    inner = [name.split("/", 1)[-1] for name in names]
+    if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
+        return f"TorchScript, which holds program code; {STATE_DICT_ADVICE}"
+    if "archive_format" in inner or any(name.startswith("models/") and name.endswith(".json") for name in inner):
+        return (
+            "a PyTorch export archive (.pt2), which cannot be opened without the risk of running code from it;"
+            f" {STATE_DICT_ADVICE}"
+        )
+    if "model.weights.h5" in names or ("config.json" in names and "metadata.json" in names):
+        return "a Keras model (.keras); convert it with tf2onnx to ONNX"
+    if "data.pkl" in inner:
+        return None
+    if names and all(name.endswith(".npy") for name in names):
+        return "a NumPy archive (.npz), which holds arrays without a network; give it to --data"
+    return "a zip archive without a model in it"
+
+
+def _foreign_kind(path: Path, head: bytes, size: int) -> str | None:
+    if head.startswith(HDF5_SIGNATURE):
+        return "an HDF5 file, as Keras writes (.h5); convert it with tf2onnx to ONNX"
+    if head[4:8] == TFLITE_IDENTIFIER:
+        return "a TensorFlow Lite model (.tflite); give the model that it was converted from, as ONNX"
+    if head.startswith(PICKLE_PROTOCOLS):
+        return _pickle_kind(head)
+    if tarfile.is_tarfile(path):
+        return f"a tar archive, as the oldest PyTorch wrote; load it with PyTorch and {STATE_DICT_ADVICE}"
+    if _is_safetensors(path, size):
+        return "a safetensors file; load it with safetensors.torch.load_file and save the result with torch.save"
+    if path.name == "saved_model.pb":
+        return "a TensorFlow SavedModel; convert its folder with tf2onnx to ONNX"
+    if _is_text(head):
+        return _text_kind(head)
+    return None
+
+
+def _pickle_kind(head: bytes) -> str:
+    if head[2:].startswith(LEGACY_TORCH_MAGIC):
+        return (
+            "a PyTorch file in the format before version 1.6; rewrite it with"
+            " torch.save(torch.load(path, weights_only=True), 'model.pt')"
+        )
+    return f"a Python pickle, which would run code when opened; {STATE_DICT_ADVICE}"
+
+
+def _is_safetensors(path: Path, size: int) -> bool:
+    # safetensors format: 8 bytes with the header's length, little-endian, then that many bytes of JSON
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        if not 2 <= header_bytes <= size - 8:
+            return False
+        if file.read(1) != b"{":
+            return False
+        try:
+            json.loads(b"{" + file.read(header_bytes - 1))
+        except (ValueError, RecursionError):
+            return False
+    return True
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head[: HEAD_BYTES - 4].decode("utf-8")  # a character of 4 bytes may be cut at the end
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character in "\t\n\r" for character in text)
+
+
+def _text_kind(head: bytes) -> str:
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer instead of the model; fetch the file with `git lfs pull`"
+    if head.lstrip()[:1] == b"<":
+        return "a web page, probably saved in place of the model; download the file itself"
+    return "a text file"

@@ -1,0 +1,34 @@
+"""What a model file becomes: a float Graph, and how users' arrays are laid out for it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nettrim_runtime.graph import Graph
+
+InputLayout = Literal["NHWC", "NCHW", "flat"]
+
+
+@dataclass(frozen=True, eq=False)
+class ImportedModel:
+    """A network read from a file.
+
+    Attributes
+    ----------
+    graph : Graph
+        float32, one input, one output, simplified.
+    input_layout : {"NHWC", "NCHW", "flat"}
+        The layout that the file's own network wants; the graph's images are always NHWC.
+        "flat" says that the values keep their order, whatever the shape.
+    source_shape : tuple of int
+        The shape of one sample as the file's network takes it, without the batch axis.
+    notes : tuple of str
+        Sentences on what was recognised and rewritten.
+    format : str
+        The kind of file: "ONNX", "PyTorch state dict".
+    """
+
+    graph: Graph
+    input_layout: InputLayout
+    source_shape: tuple[int, ...]
+    notes: tuple[str, ...]
+    format: str

@@ -1,0 +1,167 @@
+"""What is known while an ONNX graph becomes a Graph: constants, and where each activation's values lie.
+
+ONNX keeps images as (channels, height, width), the Graph as (height, width, channels). Every
+activation carries the position of each of its values in the graph's tensor, so Transpose,
+Reshape and Flatten only rearrange positions, and the next layer's weights are permuted instead.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nettrim.importers.graph_builder import GraphBuilder
+from nettrim.importers.onnx_node import Node, UnknownInputError, refuse
+from nettrim_runtime.ops import NO_PADDING, Padding
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """An ONNX activation.
+
+    Attributes
+    ----------
+    tensor : str
+        The graph's tensor that holds its values.
+    positions : Array
+        Integers in ONNX's shape without the batch axis: where each value lies in the flattened tensor.
+    padding : Padding
+        Zeros that a Pad node puts around it, for the convolution that follows.
+    is_exclusive : bool
+        Whether one node reads it, and the network's outputs do not.
+    """
+
+    tensor: str
+    positions: Array
+    padding: Padding = NO_PADDING
+    is_exclusive: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """ONNX's shape without the batch axis."""
+        return self.positions.shape
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether all axes but the last have length one."""
+        return bool(self.positions.shape) and self.positions.shape[-1] == self.positions.size
+
+
+class Conversion:
+    """The state of one conversion.
+
+    Parameters
+    ----------
+    source : str
+        The file, for error messages.
+    constants : Mapping of str to Array
+        The initializers.
+    reads : Counter of str
+        How often each ONNX tensor is read; being an output of the network counts.
+    """
+
+    def __init__(self, source: str, constants: Mapping[str, Array], reads: Counter[str]) -> None:
+        self.builder = GraphBuilder(source)
+        self.constants = dict(constants)
+        self.rewrites: Counter[str] = Counter()
+        self._reads = reads
+        self._values: dict[str, Value] = {}
+
+    def constant(self, node: Node, index: int, what: str) -> Array:
+        """Return a constant input; refuse the node when it is missing or computed from samples."""
+        values = self.optional_constant(node, index, what)
+        return refuse(node, f"it has no {what}") if values is None else values
+
+    def optional_constant(self, node: Node, index: int, what: str) -> Array | None:
+        """Return a constant input, None when it is left out."""
+        name = node.inputs[index] if index < len(node.inputs) else ""
+        if not name:
+            return None
+        if name not in self.constants:
+            refuse(node, f"its {what} is computed by the network, expected a constant")
+        return self.constants[name]
+
+    def padded_value(self, node: Node, index: int = 0) -> Value:
+        """Return an activation that a Pad node may have padded."""
+        name = node.inputs[index] if index < len(node.inputs) else ""
+        if name in self.constants or not name:
+            refuse(node, "it works on a constant, expected an activation")
+        if name not in self._values:
+            raise UnknownInputError
+        return self._values[name]
+
+    def value(self, node: Node, index: int = 0) -> Value:
+        """Return an activation; refuse the node when a Pad node comes right before."""
+        value = self.padded_value(node, index)
+        if value.padding != NO_PADDING:
+            refuse(node, "a Pad node comes before it, which only a Conv can take in")
+        return value
+
+    def image(self, node: Node, value: Value) -> str:
+        """Return the tensor (height, width, channels) of an activation (channels, height, width)."""
+        if len(value.shape) != 3:
+            refuse(node, f"its input has shape {value.shape}, expected (channels, height, width)")
+        if not is_straight(value.positions.transpose(1, 2, 0)):
+            refuse(node, "a Transpose or Reshape before it leaves an order other than channels last")
+        channels, height, width = value.shape
+        return self.builder.reshape(value.tensor, (height, width, channels))
+
+    def flat(self, node: Node, value: Value) -> tuple[str, Array]:
+        """Return the flat tensor of an activation, and the position of each of its features in it."""
+        if not value.is_flat:
+            refuse(node, f"its input has shape {value.shape}, expected one axis of features (flatten it first)")
+        return self.builder.reshape(value.tensor, (value.positions.size,)), value.positions.reshape(-1)
+
+    def put(self, node: Node, tensor: str, positions: Array) -> None:
+        """Keep a node's first output, which nothing else in the graph shares."""
+        name = node.outputs[0]
+        self._values[name] = Value(tensor, positions, is_exclusive=self._reads[name] == 1)
+
+    def put_view(self, node: Node, value: Value, positions: Array) -> None:
+        """Keep a node's first output that has the values of its input in another shape or order."""
+        name = node.outputs[0]
+        exclusive = value.is_exclusive and self._reads[name] == 1
+        self._values[name] = replace(value, positions=positions, is_exclusive=exclusive)
+
+    def put_padded(self, node: Node, value: Value, padding: Padding) -> None:
+        """Keep a node's first output: its input with zeros around it."""
+        name = node.outputs[0]
+        exclusive = value.is_exclusive and self._reads[name] == 1
+        self._values[name] = replace(value, padding=padding, is_exclusive=exclusive)
+
+    def put_image(self, node: Node, tensor: str) -> None:
+        """Keep a node's first output that the graph holds as an image."""
+        self.put(node, tensor, image_positions(self.builder.tensors[tensor].shape))
+
+    def put_input(self, name: str, value: Value) -> None:
+        """Keep the network's input."""
+        self._values[name] = replace(value, is_exclusive=self._reads[name] == 1)
+
+    def find(self, name: str) -> Value | None:
+        """Return an activation that has been converted."""
+        return self._values.get(name)
+
+    def is_read(self, name: str) -> bool:
+        """Whether a node or the network's outputs read a tensor."""
+        return self._reads[name] > 0
+
+
+def image_positions(shape: tuple[int, ...]) -> Array:
+    """Return where each value of (channels, height, width) lies in a tensor (height, width, channels)."""
+    height, width, channels = shape
+    return np.arange(height * width * channels).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def straight_positions(shape: tuple[int, ...]) -> Array:
+    """Return the positions of an activation that the graph holds in ONNX's own order."""
+    return np.arange(int(np.prod(shape))).reshape(shape)
+
+
+def is_straight(positions: Array) -> bool:
+    """Whether values lie in the graph's tensor in the order given."""
+    return np.array_equal(positions.reshape(-1), np.arange(positions.size))

@@ -1,0 +1,85 @@
+"""ONNX nodes that work value by value: clamps, Add, Softmax."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nettrim.importers.onnx_conversion import Conversion
+from nettrim.importers.onnx_layers import fold_affine
+from nettrim.importers.onnx_node import Node, refuse
+from nettrim_runtime.ops import Activation, ActivationFunction, Add, Softmax
+
+Array = npt.NDArray[Any]
+
+UNBOUNDED = float(np.finfo(np.float32).max)  # ONNX writes "no bound" as the largest float32 too
+
+
+def convert_relu(node: Node, conversion: Conversion) -> None:
+    """Relu."""
+    _add_activation(node, conversion, ActivationFunction.RELU)
+
+
+def convert_clip(node: Node, conversion: Conversion) -> None:
+    """Clip to the bounds of one of the activation functions."""
+    bounds: list[Any] = [node.attributes.get("min"), node.attributes.get("max")]
+    if node.opset >= 11:
+        bounds = [conversion.optional_constant(node, 1, "min"), conversion.optional_constant(node, 2, "max")]
+    lower = float("-inf") if bounds[0] is None else float(np.ravel(bounds[0])[0])
+    upper = float("inf") if bounds[1] is None else float(np.ravel(bounds[1])[0])
+    lower, upper = (float("-inf") if lower <= -UNBOUNDED else lower), (float("inf") if upper >= UNBOUNDED else upper)
+    functions = [each for each in ActivationFunction if (each.lower, each.upper) == (lower, upper)]
+    if not functions:
+        refuse(node, f"bounds ({lower}, {upper}), expected (0, 6), (-1, 1) or (0, infinity)")
+    _add_activation(node, conversion, functions[0])
+
+
+def convert_add(node: Node, conversion: Conversion) -> None:
+    """Add of two activations of one shape, or of a bias right after the layer it belongs to."""
+    constants = [conversion.constants.get(name) for name in node.inputs]
+    for index, constant in enumerate(constants):
+        if constant is not None:
+            _add_constant(node, conversion, 1 - index, constant)
+            return
+    first, second = conversion.value(node, 0), conversion.value(node, 1)
+    if first.shape != second.shape:
+        refuse(node, f"inputs of shapes {first.shape} and {second.shape}, expected equal ones")
+    if not np.array_equal(first.positions, second.positions):
+        refuse(node, "a Transpose or Reshape leaves its two inputs in different orders")
+    builder = conversion.builder
+    other = builder.reshape(second.tensor, builder.tensors[first.tensor].shape)
+    name, output = builder.op_name(node.name), builder.tensor_name(node.outputs[0])
+    conversion.put(node, builder.add(Add(name, first.tensor, other, output)), first.positions)
+
+
+def convert_softmax(node: Node, conversion: Conversion) -> None:
+    """Softmax over all features of a sample."""
+    value = conversion.value(node)
+    rank = len(value.shape) + 1
+    axis = node.integer("axis", -1 if node.opset >= 13 else 1) % rank
+    covers_rest = node.opset < 13  # before opset 13 it took all axes from `axis` on as one
+    n_covered = int(np.prod(value.shape[axis - 1 :])) if covers_rest else (axis > 0 and value.shape[axis - 1])
+    if axis == 0 or n_covered != value.positions.size:
+        refuse(node, f"axis {axis} of {('batch', *value.shape)}, expected the last axis of a flat input")
+    builder = conversion.builder
+    flat = builder.reshape(value.tensor, (value.positions.size,))
+    name, output = builder.op_name(node.name), builder.tensor_name(node.outputs[0])
+    conversion.put(node, builder.add(Softmax(name, flat, output)), value.positions)
+
+
+def _add_constant(node: Node, conversion: Conversion, index: int, constant: Array) -> None:
+    value = conversion.value(node, index)
+    try:
+        offset = np.broadcast_to(constant.astype(np.float64), (1, *value.shape))[0]
+    except ValueError:
+        refuse(node, f"a constant of shape {constant.shape} added to {('batch', *value.shape)}")
+    if not fold_affine(node, conversion, value, np.ones(()), offset):
+        refuse(node, "a constant added elsewhere than right after a Conv, Gemm or MatMul that nothing else reads")
+
+
+def _add_activation(node: Node, conversion: Conversion, function: ActivationFunction) -> None:
+    value = conversion.value(node)
+    builder = conversion.builder
+    name, output = builder.op_name(node.name), builder.tensor_name(node.outputs[0])
+    op = Activation(name, value.tensor, output, function)
+    conversion.put(node, builder.add(op), value.positions)

@@ -1,0 +1,176 @@
+"""ONNX nodes with weights: Conv, Gemm, MatMul, and what is folded into them."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nettrim.importers.onnx_conversion import Conversion, Value
+from nettrim.importers.onnx_node import Node, refuse
+from nettrim.importers.onnx_windows import read_padding, read_size
+from nettrim_runtime.ops import NO_PADDING, Conv2d, Dense, Padding, Size2d
+
+Array = npt.NDArray[Any]
+
+
+def convert_conv(node: Node, conversion: Conversion) -> None:
+    """Conv of two dimensions with constant weights."""
+    weight = conversion.constant(node, 1, "weight")
+    bias = conversion.optional_constant(node, 2, "bias")
+    if weight.ndim != 4:
+        refuse(node, f"a convolution of {max(weight.ndim - 2, 0)} dimensions, expected 2")
+    _require_floats(node, weight)
+    kernel_size = Size2d(*weight.shape[2:])
+    if node.integers("kernel_shape", kernel_size) != kernel_size:
+        refuse(node, f"kernel_shape and the weight's shape {weight.shape} differ")
+    stride, dilation, groups = read_size(node, "strides"), read_size(node, "dilations"), node.integer("group", 1)
+    if groups < 1:
+        refuse(node, f"group {groups}, expected one or more")
+    value = conversion.padded_value(node)
+    image = conversion.image(node, value)
+    own = read_padding(node, value.shape, kernel_size, stride, dilation)
+    if value.padding != NO_PADDING and node.text("auto_pad", "NOTSET").startswith("SAME"):
+        refuse(node, "auto_pad after a Pad node, expected one of the two")
+    padding = Padding(*(first + second for first, second in zip(value.padding, own, strict=True)))
+    title = _layer_title(node, "weight")
+    weight_name = conversion.builder.add_constant(f"{title}.weight", weight.transpose(0, 2, 3, 1))
+    bias_name = _add_bias(node, conversion, title, bias, weight.shape[0])
+    output = conversion.builder.tensor_name(node.outputs[0])
+    op = Conv2d(
+        conversion.builder.op_name(title),
+        image,
+        weight_name,
+        bias_name,
+        output,
+        stride,
+        padding,
+        dilation,
+        groups,
+    )
+    conversion.put_image(node, conversion.builder.add(op))
+
+
+def convert_gemm(node: Node, conversion: Conversion) -> None:
+    """Gemm of an activation with a constant matrix: alpha * A @ B + beta * C."""
+    matrix = conversion.constant(node, 1, "matrix B")
+    offset = conversion.optional_constant(node, 2, "bias C")
+    if node.integer("transA", 0):
+        refuse(node, "transA would exchange batch and features, expected transA=0")
+    if matrix.ndim != 2:
+        refuse(node, f"matrix B has shape {matrix.shape}, expected two axes")
+    weight = matrix if node.integer("transB", 0) else matrix.T  # (n_outputs, n_inputs)
+    bias = None if offset is None else offset.astype(np.float64) * node.number("beta", 1.0)
+    _require_floats(node, weight)
+    _add_dense(node, conversion, weight.astype(np.float64) * node.number("alpha", 1.0), bias)
+
+
+def convert_mat_mul(node: Node, conversion: Conversion) -> None:
+    """MatMul of an activation with a constant matrix."""
+    matrix = conversion.constant(node, 1, "second factor")
+    if matrix.ndim != 2:
+        refuse(node, f"the second factor has shape {matrix.shape}, expected two axes")
+    _require_floats(node, matrix)
+    _add_dense(node, conversion, matrix.T, None)
+
+
+def convert_batch_normalization(node: Node, conversion: Conversion) -> None:
+    """BatchNormalization with its statistics: folded into the layer before, or a depthwise convolution."""
+    names = ("scale", "bias", "mean", "variance")
+    parts = [conversion.constant(node, index, what) for index, what in enumerate(names, start=1)]
+    if node.integer("training_mode", 0) or not node.integer("spatial", 1):
+        refuse(node, "training_mode or statistics a pixel, expected a model exported for inference")
+    value = conversion.value(node)
+    if not value.shape or any(part.shape != value.shape[:1] for part in parts):
+        refuse(node, f"{[part.shape for part in parts]} statistics for an input of shape {value.shape}")
+    gamma, beta, mean, variance = (part.astype(np.float64) for part in parts)
+    epsilon = node.number("epsilon", 1e-5)
+    if not (variance + epsilon > 0).all():
+        refuse(node, "a variance is negative, expected zero or more")
+    scale = gamma / np.sqrt(variance + epsilon)
+    axes = (-1,) + (1,) * (len(value.shape) - 1)
+    offset = (beta - mean * scale).reshape(axes)
+    if fold_affine(node, conversion, value, scale.reshape(axes), offset):
+        conversion.rewrites["batch normalisations folded into the layer before them"] += 1
+        return
+    if len(value.shape) != 3:
+        refuse(node, "it does not come right after a Conv, Gemm or MatMul that nothing else reads")
+    _add_channel_scaling(node, conversion, value, scale, offset.reshape(-1))
+    conversion.rewrites["batch normalisations kept as depthwise 1x1 convolutions"] += 1
+
+
+def fold_affine(node: Node, conversion: Conversion, value: Value, scale: Array, offset: Array) -> bool:
+    """Make the layer before a node compute scale * output + offset; return whether that is possible.
+
+    Parameters
+    ----------
+    scale, offset : Array
+        float64, to be broadcast to the shape of ``value``.
+    """
+    builder = conversion.builder
+    layer = builder.producer(value.tensor)
+    if not value.is_exclusive or not isinstance(layer, Dense | Conv2d):
+        return False
+    factors, offsets = (_per_output(value, part, builder.tensors[layer.bias].size) for part in (scale, offset))
+    if factors is None or offsets is None:
+        return False
+    weight = builder.tensors[layer.weight].values().astype(np.float64)
+    bias = builder.tensors[layer.bias].values().astype(np.float64)
+    spread = factors.reshape(-1, *(1,) * (weight.ndim - 1))
+    builder.replace_layer(layer, weight * spread, bias * factors + offsets)
+    conversion.put(node, builder.rename(value.tensor, node.outputs[0]), value.positions)
+    return True
+
+
+def _per_output(value: Value, part: Array, n_outputs: int) -> Array | None:
+    """Return (n_outputs,) when every pixel of an output has the same entry, else None."""
+    entries = np.empty(value.positions.size)
+    entries[value.positions.reshape(-1)] = np.broadcast_to(part, value.shape).reshape(-1)
+    rows = entries.reshape(-1, n_outputs)
+    return rows[0] if (rows == rows[0]).all() else None
+
+
+def _add_dense(node: Node, conversion: Conversion, weight: Array, bias: Array | None) -> None:
+    value = conversion.value(node)
+    tensor, positions = conversion.flat(node, value)
+    n_outputs, n_inputs = weight.shape
+    if n_inputs != positions.size:
+        refuse(node, f"its matrix takes {n_inputs} features, its input has {positions.size}")
+    columns = np.empty_like(weight)
+    columns[:, positions] = weight
+    if not np.array_equal(positions, np.arange(n_inputs)):
+        conversion.rewrites["flattened images absorbed by permuting the columns of the next weights"] += 1
+    title = _layer_title(node, "weight")
+    weight_name = conversion.builder.add_constant(f"{title}.weight", columns)
+    bias_name = _add_bias(node, conversion, title, bias, n_outputs)
+    output = conversion.builder.tensor_name(node.outputs[0])
+    conversion.builder.add(Dense(conversion.builder.op_name(title), tensor, weight_name, bias_name, output))
+    conversion.put(node, output, np.arange(n_outputs).reshape(*value.shape[:-1], n_outputs))
+
+
+def _add_bias(node: Node, conversion: Conversion, title: str, bias: Array | None, n_outputs: int) -> str:
+    values = np.zeros(n_outputs) if bias is None else bias
+    if values.size not in {1, n_outputs} or values.shape[-1:] not in {(), (1,), (n_outputs,)}:
+        refuse(node, f"its bias has shape {values.shape}, expected ({n_outputs},)")
+    return conversion.builder.add_constant(f"{title}.bias", np.broadcast_to(values.reshape(-1), (n_outputs,)))
+
+
+def _add_channel_scaling(node: Node, conversion: Conversion, value: Value, scale: Array, offset: Array) -> None:
+    image = conversion.image(node, value)
+    n_channels = len(scale)
+    builder, title = conversion.builder, node.name
+    weight_name = builder.add_constant(f"{title}.weight", scale.reshape(n_channels, 1, 1, 1))
+    bias_name = builder.add_constant(f"{title}.bias", offset)
+    output = builder.tensor_name(node.outputs[0])
+    op = Conv2d(builder.op_name(title), image, weight_name, bias_name, output, groups=n_channels)
+    conversion.put_image(node, builder.add(op))
+
+
+def _require_floats(node: Node, weight: Array) -> None:
+    if not np.issubdtype(weight.dtype, np.floating):
+        refuse(node, f"its weights are {weight.dtype}, expected float32")
+
+
+def _layer_title(node: Node, part: str) -> str:
+    """Return the name that the user gave: PyTorch exports weights as "NAME.weight"."""
+    name = node.inputs[1]
+    return name.removesuffix(f".{part}") if name.endswith(f".{part}") else node.name

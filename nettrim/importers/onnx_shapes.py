@@ -1,0 +1,99 @@
+"""ONNX nodes that only rearrange values: none of them leaves an operator behind."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nettrim.importers.onnx_conversion import Conversion, Value
+from nettrim.importers.onnx_node import Node, refuse
+
+Array = npt.NDArray[Any]
+
+
+def convert_flatten(node: Node, conversion: Conversion) -> None:
+    """Flatten from the first axis after the batch."""
+    value = conversion.value(node)
+    axis = node.integer("axis", 1)
+    axis += (len(value.shape) + 1) if axis < 0 else 0
+    if axis < 1 or int(np.prod(value.shape[: axis - 1])) != 1:
+        refuse(node, f"axis {axis} of {('batch', *value.shape)}, expected everything but the batch axis as one row")
+    conversion.put_view(node, value, value.positions.reshape(-1))
+
+
+def convert_reshape(node: Node, conversion: Conversion) -> None:
+    """Reshape to a constant shape that keeps the batch axis first."""
+    target = [int(size) for size in np.ravel(conversion.constant(node, 1, "shape"))]
+    value = conversion.value(node)
+    shape = _resolve(node, value, target)
+    conversion.put_view(node, value, value.positions.reshape(shape))
+
+
+def convert_squeeze(node: Node, conversion: Conversion) -> None:
+    """Squeeze of named axes other than the batch."""
+    axes = _read_axes(node, conversion)
+    value = conversion.value(node)
+    if axes is None:
+        refuse(node, "it names no axes, so it would drop the batch axis of one sample; name them")
+    rank = len(value.shape) + 1
+    dropped = {axis % rank for axis in axes}
+    if 0 in dropped or any(axis >= rank or value.shape[axis - 1] != 1 for axis in dropped):
+        refuse(node, f"axes {axes} of {('batch', *value.shape)}, expected axes of length one after the batch")
+    shape = [size for axis, size in enumerate(value.shape, start=1) if axis not in dropped]
+    conversion.put_view(node, value, value.positions.reshape(shape))
+
+
+def convert_unsqueeze(node: Node, conversion: Conversion) -> None:
+    """Unsqueeze after the batch axis."""
+    axes = _read_axes(node, conversion) or []
+    value = conversion.value(node)
+    rank = len(value.shape) + 1 + len(axes)
+    added = {axis % rank for axis in axes}
+    if 0 in added or len(added) != len(axes):
+        refuse(node, f"axes {axes} of {('batch', *value.shape)}, expected different axes after the batch")
+    sizes = iter(value.shape)
+    shape = [1 if axis in added else next(sizes) for axis in range(1, rank)]
+    conversion.put_view(node, value, value.positions.reshape(shape))
+
+
+def convert_transpose(node: Node, conversion: Conversion) -> None:
+    """Transpose that leaves the batch axis first."""
+    perm = node.attributes.get("perm")
+    value = conversion.value(node)
+    if perm is None or sorted(perm) != list(range(len(value.shape) + 1)) or perm[0] != 0:
+        refuse(node, f"perm {perm} of {('batch', *value.shape)}, expected the batch axis to stay first")
+    conversion.put_view(node, value, value.positions.transpose([axis - 1 for axis in perm[1:]]))
+
+
+def convert_identity(node: Node, conversion: Conversion) -> None:
+    """Identity."""
+    value = conversion.value(node)
+    conversion.put_view(node, value, value.positions)
+
+
+def convert_dropout(node: Node, conversion: Conversion) -> None:
+    """Dropout, which does nothing after training."""
+    training = conversion.optional_constant(node, 2, "training_mode")
+    if training is not None and bool(np.any(training)):
+        refuse(node, "training_mode is set, expected a model exported for inference")
+    convert_identity(node, conversion)
+
+
+def _resolve(node: Node, value: Value, target: list[int]) -> list[int]:
+    source = (1, *value.shape)  # the batch counts as one
+    keeps_zeros = bool(node.integer("allowzero", 0))
+    if not keeps_zeros and len(target) <= len(source):
+        target = [source[axis] if size == 0 else size for axis, size in enumerate(target)]
+    known = int(np.prod([size for size in target if size != -1]))
+    if target.count(-1) == 1 and known > 0:
+        target = [value.positions.size // known if size == -1 else size for size in target]
+    if min(target, default=0) < 1 or int(np.prod(target)) != value.positions.size or target[0] != 1:
+        refuse(node, f"shape {target} from {('batch', *value.shape)}, expected the batch axis to stay first")
+    return target[1:]
+
+
+def _read_axes(node: Node, conversion: Conversion) -> list[int] | None:
+    axes: Any = node.attributes.get("axes")
+    if node.opset >= 13:
+        axes = conversion.optional_constant(node, 1, "axes")
+    return None if axes is None else [int(axis) for axis in np.ravel(axes)]

@@ -1,0 +1,201 @@
+"""Files that are no model nettrim reads: named, with what to do, and nothing in them is executed."""
+
+import io
+import json
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nettrim.importers import load_model
+from nettrim_runtime.errors import ModelFileError
+from tests.shared_data import shared_data
+
+
+class Marker:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, (str(self.path),))
+
+
+class Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = torch.nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x)
+
+
+def message(path: Path) -> str:
+    with pytest.raises(ModelFileError) as caught:
+        load_model(path)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(path))
+    return str(caught.value)
+
+
+def zipped(path: Path, entries: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return path
+
+
+def replace_pickle(path: Path, content: object) -> None:
+    """Put another pickle into a file that torch.save wrote."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry: archive.read(entry) for entry in archive.namelist()}
+    (name,) = (entry for entry in entries if entry.endswith("data.pkl"))
+    zipped(path, {**entries, name: pickle.dumps(content, protocol=2)})
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.pth", "model.th"])
+def test_marker_in_a_torch_pickle_never_appears(tmp_path: Path, name: str) -> None:
+    path, marker = tmp_path / name, tmp_path / "marker"
+    torch.save({"fc.weight": torch.zeros(2, 3)}, path)
+    replace_pickle(path, {"fc.weight": Marker(marker)})
+    text = message(path)
+    assert "a pickled object" in text
+    assert f"it asks for {os.mkdir.__module__}.mkdir" in text
+    assert "torch.save(model.state_dict()" in text
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["model.pkl", "model.pt", "model.onnx"])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_marker_in_a_plain_pickle_never_appears(tmp_path: Path, name: str, protocol: int) -> None:
+    path, marker = tmp_path / name, tmp_path / "marker"
+    path.write_bytes(pickle.dumps(Marker(marker), protocol=protocol))
+    assert "this is a Python pickle" in message(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_marker_in_a_pickle_without_signature_never_appears(tmp_path: Path, protocol: int) -> None:
+    path, marker = tmp_path / "model.pt", tmp_path / "marker"
+    path.write_bytes(pickle.dumps(Marker(marker), protocol=protocol))
+    message(path)
+    assert not marker.exists()
+
+
+def test_marker_in_an_export_archive_never_appears(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    hostile = pickle.dumps(Marker(marker))
+    entries = {
+        "model/archive_format": b"pt2",
+        "model/models/model.json": b"{}",
+        "model/data/sample_inputs/model.pt": hostile,
+        "model/data.pkl": hostile,
+    }
+    assert "PyTorch export archive (.pt2)" in message(zipped(tmp_path / "model.pt2", entries))
+    assert not marker.exists()
+
+
+def test_pickled_module_is_refused_naming_what_it_asks_for(tmp_path: Path) -> None:
+    torch.save(Net(), tmp_path / "model.pt")
+    text = message(tmp_path / "model.pt")
+    assert f"{Net.__module__}.Net" in text
+    assert "export the model to ONNX" in text
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript itself is deprecated
+def test_torchscript_is_named(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(Net()), tmp_path / "model.pt")
+    assert "this is TorchScript" in message(tmp_path / "model.pt")
+
+
+def test_old_torch_format_is_named_with_the_way_to_rewrite_it(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(2)}, tmp_path / "model.pt", _use_new_zipfile_serialization=False)
+    assert "before version 1.6" in message(tmp_path / "model.pt")
+    assert "before version 1.6" in message(shared_data("models/resnet20-12fca82f.th"))
+
+
+def test_tar_is_named(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "model.pt", "w") as archive:
+        archive.addfile(tarfile.TarInfo("storages"), io.BytesIO())
+    assert "tar archive" in message(tmp_path / "model.pt")
+
+
+def write_safetensors(path: Path) -> None:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (lambda path: path.write_bytes(b""), "the file is empty"),
+        (lambda path: path.write_text("these are not weights\n"), "this is a text file"),
+        (lambda path: path.write_text("<!DOCTYPE html><html>"), "a web page"),
+        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+        (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64)), "HDF5"),
+        (lambda path: path.write_bytes(b"\x1c\0\0\0TFL3" + bytes(64)), "TensorFlow Lite"),
+        (lambda path: path.write_bytes(bytes(range(256)) * 8), "not an ONNX model"),
+        (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(64)), "zip archive is damaged"),
+        (lambda path: zipped(path, {"config.json": b"{}", "model.weights.h5": b""}), "Keras model"),
+        (lambda path: zipped(path, {"x.npy": b""}), "NumPy archive"),
+        (lambda path: zipped(path, {"readme.txt": b""}), "zip archive without a model"),
+        (lambda path: zipped(path, {"m/data.pkl": b"", "m/version": b"3"}), "PyTorch file is damaged"),
+        (write_safetensors, "safetensors"),
+        (lambda path: path.mkdir(), "this is a folder"),
+        (lambda _: None, "there is no such file"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.pt", "model.onnx"])
+def test_other_files_are_named_whatever_their_suffix(
+    tmp_path: Path, name: str, write: Callable[[Path], Any], expected: str
+) -> None:
+    write(tmp_path / name)
+    assert expected in message(tmp_path / name)
+
+
+def test_saved_model_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").write_bytes(b"\x08\x01")
+    assert "SavedModel folder" in message(tmp_path)
+    assert "SavedModel" in message(tmp_path / "saved_model.pb")
+
+
+def test_archive_that_unpacks_to_too_much_is_refused_unread(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "model.pt", {"m/data.pkl": b""})
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    data[entry + 24 : entry + 28] = struct.pack("<I", (1 << 32) - 2)  # the size that the directory claims
+    path.write_bytes(data)
+    assert "unpacks to 4294967294 bytes" in message(path)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_state_dict_cut_short_is_refused(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"weight": torch.zeros(20, 30), "bias": torch.zeros(20)}, path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    assert "damaged or cut short" in message(path)
+
+
+def test_damaged_state_dict_gives_a_model_or_a_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}, path)
+    data, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(20):
+        damaged = bytearray(data)
+        damaged[rng.integers(len(data))] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            load_model(path)
+        except ModelFileError as error:
+            assert str(path) in str(error)  # noqa: PT017  not raising is right as well
