@@ -32,11 +32,11 @@ lint: $(READY)
 	$(BIN)/mypy
 
 check: lint  ## under a minute, before every commit
-	$(BIN)/pytest -q -n 2 -m 'not slow'
+	$(BIN)/pytest -q -n 2 --dist loadscope -m 'not slow'
 
 test: lint  ## everything; CI runs this
 	$(MAKE) tools
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadscope
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,241 @@
+"""The command line from a model file to a verified folder, and every mistake a user can make on the way."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from nettrim.cli import app, deploy_app, run
+
+Deploy = Callable[..., int]
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder with model.pt (64-32-10, random weights), calibration.npz and test.npz of real digits."""
+    folder = tmp_path_factory.mktemp("digits")
+    torch.manual_seed(1)
+    network = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+    torch.save(network.state_dict(), folder / "model.pt")
+    data = load_digits()
+    x = (data.data / 16).astype(np.float32)
+    with torch.no_grad():
+        labels = network(torch.from_numpy(x[400:600])).argmax(dim=1).numpy()
+    np.savez(folder / "calibration.npz", x=x[:400])
+    np.savez(folder / "test.npz", x=x[400:600], y=labels)  # the network's own answers: it is right by definition
+    return folder
+
+
+@pytest.fixture
+def deploy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Deploy:
+    """Run nettrim-deploy in an empty folder and return its exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["nettrim-deploy", *map(str, arguments)])
+        return exit_code(lambda: run(deploy_app))
+
+    return call
+
+
+def exit_code(call: Callable[[], int]) -> int:
+    try:
+        return call()
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_one_command_writes_a_verified_deployment(
+    deploy: Deploy, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("--target", "rpi4", digits / "model.pt", "--test-data", digits / "test.npz", "--sparsity", 0.5) == 0
+    folder = tmp_path / "model-rpi4"
+    names = {"manifest.json", "report.json", "certificate.json", "model.npz", "model.tflite", "model.h", "README.md"}
+    assert names <= {path.name for path in folder.iterdir()}
+    report = json.loads((folder / "report.json").read_text())
+    assert 0 < round(0.5 * (64 * 32 + 32 * 10)) - report["totals"]["nnz"] < 24  # int8 rounds a few more to zero
+    assert report["accuracy"]["original"] == 1
+    assert report["accuracy"]["samples"] == 200
+    assert 0.9 < report["agreement"]["deployed_lower"] < report["agreement"]["deployed"] <= 1
+    assert all(check["differing"] == 0 for check in report["verification"])
+    assert "accuracy: 100.00%" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["nettrim", "verify", str(folder)])
+    assert exit_code(lambda: run(app)) == 0
+
+
+def test_two_runs_give_the_same_bytes(deploy: Deploy, digits: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        assert deploy("--target", "rpi4", digits / "model.pt", "--output", tmp_path / name) == 0
+    assert hashes(tmp_path / "first") == hashes(tmp_path / "second")
+
+
+def test_json_is_the_report(deploy: Deploy, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert deploy("--target", "host", digits / "model.pt", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "model-host" / "report.json").read_text())
+
+
+def test_without_data_it_works_and_warns_plainly(
+    deploy: Deploy, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "alone.pt").write_bytes((digits / "model.pt").read_bytes())
+    assert deploy("--target", "host", tmp_path / "alone.pt") == 0
+    assert "warning: no calibration data: random Gaussian inputs are used" in capsys.readouterr().err
+    certificate = json.loads((tmp_path / "alone-host" / "certificate.json").read_text())
+    assert certificate["new_inputs"]["synthetic_samples"] is True
+
+
+def test_a_relative_epsilon_is_kept_by_every_layer(deploy: Deploy, digits: Path, tmp_path: Path) -> None:
+    for mode in ("parallel", "cascade"):
+        arguments = ("--relative-epsilon", 0.1, "--mode", mode, "--output", mode)
+        assert deploy("--target", "host", digits / "model.pt", *arguments) == 0
+        report = json.loads((tmp_path / mode / "report.json").read_text())
+        assert all(layer["distance"] <= layer["epsilon"] for layer in report["layers"])
+        assert all(layer["status"] == "solved" for layer in report["layers"])
+        assert report["totals"]["sparsity"] > 0.2
+
+
+def test_a_microcontroller_gets_firmware_that_fits(deploy: Deploy, digits: Path, tmp_path: Path) -> None:
+    assert deploy("--target", "nucleo-f446re", digits / "model.pt", "--sparsity", 0.8) == 0
+    report = json.loads((tmp_path / "model-nucleo-f446re" / "report.json").read_text())
+    if report["build"]["program"] is None:
+        pytest.skip("arm-none-eabi-gcc is not installed")
+    assert (tmp_path / "model-nucleo-f446re" / report["build"]["program"]).read_bytes()[:4] == b"\x7fELF"
+    assert 0 < report["build"]["firmware"]["flash_bytes"] < 512 * 1024
+
+
+def broken_calibration(folder: Path, name: str) -> Path:
+    x = np.zeros((20, 64), np.float32)
+    arrays = {"nan": x + np.nan, "narrow": x[:, :60], "few": x[:3]}
+    path = folder / f"{name}.npz"
+    np.savez(path, x=arrays[name])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nan", "NaN or infinity in 20 of 20 samples"),
+        ("narrow", r"x has shape (20, 60), expected (n_samples, 64)"),
+        ("few", "x holds 3 samples, expected at least 8"),
+    ],
+)
+def test_bad_data_are_one_line_and_exit_code_2(
+    name: str, message: str, deploy: Deploy, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = broken_calibration(tmp_path, name)
+    assert deploy("--target", "rpi4", digits / "model.pt", "--data", data) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [data]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "empty"), (b"dear model,\nhow are you?\n", "text"), (None, "no such file")]
+)
+def test_a_file_that_is_no_model_is_one_line_and_exit_code_2(
+    content: bytes | None, message: str, deploy: Deploy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "model.pt").write_bytes(content)
+    assert deploy("--target", "rpi4", tmp_path / "model.pt") == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "model.pt" in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_an_unknown_board_names_the_nearest(deploy: Deploy, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert deploy("--target", "rpi44", digits / "model.pt") == 2
+    assert "rpi4" in capsys.readouterr().err.replace("rpi44", "")
+
+
+def test_a_convolutional_state_dict_asks_for_its_architecture_and_shape(
+    deploy: Deploy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(torch.nn.Conv2d(1, 4, 3).state_dict(), tmp_path / "conv.pt")
+    assert deploy("--target", "rpi4", tmp_path / "conv.pt") == 2
+    assert "--arch" in capsys.readouterr().err
+    (tmp_path / "arch.py").write_text("import torch\n\ndef make():\n    return torch.nn.Conv2d(1, 4, 3)\n")
+    assert deploy("--target", "rpi4", tmp_path / "conv.pt", "--arch", "arch.py:make") == 2
+    assert "--input-shape" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--sparsity", "1.5"), "--sparsity is 1.5"),
+        (("--sparsity", "0.5", "--relative-epsilon", "0.1"), "two goals"),
+        (("--input-shape", "1,x"), "--input-shape is '1,x'"),
+        (("--mean", "a"), "--mean is 'a'"),
+    ],
+)
+def test_options_that_make_no_sense_are_exit_code_2(
+    arguments: tuple[str, ...], message: str, deploy: Deploy, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("--target", "rpi4", digits / "model.pt", *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_existing_folder_is_refused_before_any_work(
+    deploy: Deploy, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine.txt").write_text("mine")
+    assert deploy("--target", "rpi4", digits / "model.pt", "--output", "taken") == 2
+    assert "--force" in capsys.readouterr().err
+    assert deploy("--target", "rpi4", digits / "model.pt", "--output", "taken/mine.txt/out") == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_network_too_large_for_the_board_is_exit_code_4(
+    deploy: Deploy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(64, 9000), torch.nn.ReLU(), torch.nn.Linear(9000, 2))
+    torch.save(network.state_dict(), tmp_path / "wide.pt")
+    np.savez(tmp_path / "calibration.npz", x=np.random.default_rng(0).normal(size=(16, 64)))
+    assert deploy("--target", "nucleo-f446re", tmp_path / "wide.pt", "--sparsity", 0) == 4
+    assert "bytes of flash, nucleo-f446re has 524288" in capsys.readouterr().err
+    assert not (tmp_path / "wide-nucleo-f446re").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_mid_solve_leaves_nothing(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(700, 500), torch.nn.ReLU(), torch.nn.Linear(500, 10))
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    np.savez(tmp_path / "calibration.npz", x=np.random.default_rng(0).normal(size=(3000, 700)))
+    before = sorted(tmp_path.iterdir())
+    command = [
+        sys.executable,
+        "-c",
+        "from nettrim.cli import deploy_main; deploy_main()",
+        "--target",
+        "rpi4",
+        "model.pt",
+    ]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("pruning"):
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "Traceback" not in rest
+    assert sorted(tmp_path.iterdir()) == before
