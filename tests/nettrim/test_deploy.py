@@ -69,7 +69,7 @@ def test_one_command_writes_a_verified_deployment(
     names = {"manifest.json", "report.json", "certificate.json", "model.npz", "model.tflite", "model.h", "README.md"}
     assert names <= {path.name for path in folder.iterdir()}
     report = json.loads((folder / "report.json").read_text())
-    assert 0 < round(0.5 * (64 * 32 + 32 * 10)) - report["totals"]["nnz"] < 24  # int8 rounds a few more to zero
+    assert 0 <= round(0.5 * (64 * 32 + 32 * 10)) - report["totals"]["nnz"] < 24  # int8 rounds a few more to zero
     assert report["accuracy"]["original"] == 1
     assert report["accuracy"]["samples"] == 200
     assert 0.9 < report["agreement"]["deployed_lower"] < report["agreement"]["deployed"] <= 1
@@ -211,7 +211,7 @@ def test_a_network_too_large_for_the_board_is_exit_code_4(
     torch.save(network.state_dict(), tmp_path / "wide.pt")
     np.savez(tmp_path / "calibration.npz", x=np.random.default_rng(0).normal(size=(16, 64)))
     assert deploy("--target", "nucleo-f446re", tmp_path / "wide.pt", "--sparsity", 0) == 4
-    assert "bytes of flash, nucleo-f446re has 524288" in capsys.readouterr().err
+    assert "bytes of flash at sparsity 0, nucleo-f446re has 524288" in capsys.readouterr().err
     assert not (tmp_path / "wide-nucleo-f446re").exists()
 
 

@@ -1,0 +1,69 @@
+"""certificate.json: three statements about a deployment, kept apart, each with what it does and does not say."""
+
+import dataclasses
+from typing import Any
+
+from nettrim.deploy import Deployment
+from nettrim.statistics import CONFIDENCE
+
+CERTIFICATE_VERSION = 1
+
+
+def build_certificate(deployment: Deployment) -> dict[str, Any]:
+    """Return certificate.json: optimality of the screen, response on the calibration samples, new inputs."""
+    return {
+        "schema_version": CERTIFICATE_VERSION,
+        "optimality": _optimality(deployment),
+        "response": _response(deployment),
+        "new_inputs": _new_inputs(deployment),
+    }
+
+
+def _optimality(deployment: Deployment) -> dict[str, Any]:
+    return {
+        "statement": "Each layer's convex program was solved to this relative duality gap of its l1 objective; the "
+        "bound is recomputed from the problem with a feasible dual point. It speaks of the screen, before "
+        "weights were selected, refitted and quantised.",
+        "layers": [
+            {
+                "name": outcome.name,
+                "status": outcome.status,
+                "epsilon": outcome.solution.epsilon if outcome.solution else None,
+                "relative_gap": outcome.solution.relative_gap if outcome.solution else None,
+            }
+            for outcome in deployment.result.layers
+        ],
+    }
+
+
+def _response(deployment: Deployment) -> dict[str, Any]:
+    inputs = deployment.inputs
+    return {
+        "statement": "For the pruned weights as returned, each layer's distance to the wanted responses on the samples "
+        "it was fitted to, Frobenius norm in float64. The errors are measured on held-out samples: how far the "
+        "activations of the whole pruned network, and of the int8 network, lie from the original ones.",
+        "fit_samples": len(inputs.fit),
+        "synthetic_samples": inputs.fit.is_synthetic,
+        "layers": [
+            {
+                "name": outcome.name,
+                "distance": outcome.solution.distance if outcome.solution else 0.0,
+                "relative_distance": outcome.solution.relative_distance if outcome.solution else 0.0,
+                "within_epsilon": outcome.solution is None or outcome.solution.distance <= outcome.solution.epsilon,
+                "error_pruned": deployment.errors[outcome.name][0],
+                "error_deployed": deployment.errors[outcome.name][1],
+            }
+            for outcome in deployment.result.layers
+        ],
+    }
+
+
+def _new_inputs(deployment: Deployment) -> dict[str, Any]:
+    return {
+        "statement": "On samples held out of every fit: the share that keeps the original network's class, and its "
+        "exact lower bound (Clopper-Pearson, one-sided) for inputs drawn from the same source; the relative error "
+        "of the output, and its 95 % quantile over single samples.",
+        "confidence": CONFIDENCE,
+        "synthetic_samples": deployment.inputs.fit.is_synthetic,
+        **dataclasses.asdict(deployment.agreement),
+    }

@@ -1,0 +1,245 @@
+"""The commands `nettrim-deploy` and `nettrim`: options in, exit code out."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nettrim.bench import BenchSettings, bench_bundle, bench_table
+from nettrim.bundle import MEASUREMENTS, check_output, new_bundle, read_manifest, verify_bundle, write_json
+from nettrim.deploy import DeployOptions, build, read_inputs
+from nettrim.deployment_files import write_deployment
+from nettrim.errors import UsageError
+from nettrim.layer_problem import Constraint
+from nettrim.prune import Mode, PruneSettings
+from nettrim.report import print_report
+from nettrim.samples import ImageLayout, InputOptions
+from nettrim_boards.board import BoardError, list_boards, load_board
+from nettrim_runtime.errors import NettrimError
+
+PIPE_WIDTH = 200  # columns; the layer table needs about 150
+
+deploy_app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
+
+
+@deploy_app.command()
+@app.command()
+def deploy(
+    model: Annotated[Path, typer.Argument(help="Trained network: .pt state dict or .onnx.", show_default=False)],
+    target: Annotated[str, typer.Option(help="Board; `nettrim boards` lists them.", show_default=False)],
+    *,
+    data: Annotated[
+        Path | None, typer.Option(help="Calibration samples without labels: .npz with x, or .npy.", show_default=False)
+    ] = None,
+    test_data: Annotated[
+        Path | None, typer.Option(help="Labelled samples to measure accuracy: .npz with x and y.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write, else <model>-<board>/.", show_default=False)
+    ] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(help="Share of all weights to remove, 0 to 1.", show_default=False)
+    ] = None,
+    relative_epsilon: Annotated[
+        float | None,
+        typer.Option(help="Allowed error of each layer's response, a share of its norm; 0.05.", show_default=False),
+    ] = None,
+    mode: Annotated[Mode, typer.Option(help="Layers one after the other, or independently.")] = Mode.CASCADE,
+    constraint: Annotated[
+        Constraint, typer.Option(help="The convex program: distance to the box, or the inequalities as published.")
+    ] = "distance",
+    input_shape: Annotated[
+        str | None, typer.Option(help="Shape of one sample where the file lacks it: 1,28,28.", show_default=False)
+    ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(help="file.py:factory that makes the torch module of a state dict.", show_default=False),
+    ] = None,
+    input_scale: Annotated[float, typer.Option(help="Samples are multiplied by this first.")] = 1.0,
+    mean: Annotated[
+        str | None, typer.Option(help="Then this is subtracted: one value or one a channel.", show_default=False)
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Then divided by this: one value or one a channel.", show_default=False)
+    ] = None,
+    input_layout: Annotated[
+        ImageLayout | None, typer.Option(help="How image samples lie, if not as the model.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the held-out split and the drawn patches.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier deployment.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print report.json instead of the table.")] = False,
+) -> None:
+    """Prune a trained network, quantise it to int8 and write a verified deployment for a board."""
+    options = DeployOptions(
+        model=model,
+        board=target,
+        data=data,
+        test_data=test_data,
+        output=output,
+        force=force,
+        prune=_prune_settings(sparsity, relative_epsilon, mode, constraint),
+        epsilon_is_default=relative_epsilon is None,
+        input_options=InputOptions(input_scale, _floats(mean, "--mean"), _floats(std, "--std"), input_layout),
+        input_shape=_shape(input_shape),
+        arch=arch,
+        seed=seed,
+    )
+    console, messages = _console(), Console(stderr=True, soft_wrap=True)
+    check_output(options.folder, force=force)
+    inputs = read_inputs(options)
+    for warning in inputs.warnings:
+        messages.print(f"warning: {warning}", markup=False)
+    with _progress(messages) as say:
+        deployment = build(options, inputs, say)
+        with new_bundle(options.folder) as partial:
+            report = write_deployment(partial, deployment, options, say)
+    for note in report["build"]["notes"]:
+        messages.print(f"note: {note}", markup=False)
+    if as_json:
+        print(json.dumps(report, indent=2))  # noqa: T201  # the result itself, for machines
+        return
+    print_report(report, deployment, console)
+    for check in report["verification"]:
+        console.print(f"verified: {check['artifact']} by {check['by']}: {check['samples']} samples, 0 differ")
+    console.print(f"written: {options.folder}/")
+
+
+@app.command()
+def boards(as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
+    """List the boards that --target takes."""
+    known = list_boards()
+    if as_json:
+        facts = [{"name": b.name, "product": b.product, "cpu": b.cpu, "flash_bytes": b.flash_bytes} for b in known]
+        print(json.dumps([{**fact, "ram_bytes": b.ram_bytes} for fact, b in zip(facts, known, strict=True)], indent=2))  # noqa: T201  # as above
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("board", "product", "cpu", "clock", "flash", "RAM"):
+        table.add_column(heading)
+    for board in known:
+        clock = f"{board.clock_hz / 1e6:.0f} MHz" if board.clock_hz else "-"
+        table.add_row(board.name, board.product, board.cpu, clock, _size(board.flash_bytes), _size(board.ram_bytes))
+    _console().print(table)
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="A deployment.", show_default=False)]) -> None:
+    """Check every file of a deployment against the hashes of its manifest."""
+    _console().print(f"{folder}: {verify_bundle(folder)} files, all as written")
+
+
+@app.command()
+def bench(
+    folder: Annotated[Path, typer.Argument(help="A deployment.", show_default=False)],
+    windows: Annotated[int, typer.Option(help="Windows of measurement; their median counts.")] = 5,
+    seconds: Annotated[float, typer.Option(help="Length of a window.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print bench.json instead of the table.")] = False,
+) -> None:
+    """Measure a deployment here and in emulation, NumPy and C, into bench.json in its folder."""
+    verify_bundle(folder)
+    board = load_board(read_manifest(folder)["board"])
+    result = bench_bundle(folder, board, BenchSettings(windows=windows, window_seconds=seconds))
+    write_json(folder / MEASUREMENTS, result)
+    if as_json:
+        print(json.dumps(result, indent=2))  # noqa: T201  # the result itself, for machines
+        return
+    rows = bench_table(result)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in rows[0]:
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    _console().print(table)
+
+
+def main() -> None:
+    """Run `nettrim`."""
+    sys.exit(run(app))
+
+
+def deploy_main() -> None:
+    """Run `nettrim-deploy`."""
+    sys.exit(run(deploy_app))
+
+
+def run(application: typer.Typer) -> int:
+    """Run a command line: a user's mistake is one line and an exit code, a bug a traceback and 1."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        application()
+    except (NettrimError, BoardError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201  # plain: paths may hold what rich reads as markup
+        return error.exit_code
+    return 0
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C does, so that nothing half-written stays."""
+    raise KeyboardInterrupt
+
+
+def _console() -> Console:
+    """Return where results go: as wide as the terminal, and in a pipe wide enough that nothing folds."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+
+
+@contextmanager
+def _progress(messages: Console) -> Iterator[Callable[[str], None]]:
+    """Give a function that shows a sentence: a moving line on a terminal, plain lines in a pipe."""
+    if not messages.is_terminal:
+        yield lambda sentence: messages.print(sentence, markup=False)
+        return
+    with messages.status("") as status:
+        yield status.update
+
+
+def _prune_settings(
+    sparsity: float | None, relative_epsilon: float | None, mode: Mode, constraint: Constraint
+) -> PruneSettings:
+    if sparsity is not None and relative_epsilon is not None:
+        raise UsageError("--sparsity and --relative-epsilon are two goals: give one of them")
+    if sparsity is not None and not 0 <= sparsity < 1:
+        raise UsageError(f"--sparsity is {sparsity}, expected a share from 0 up to, not including, 1")
+    if relative_epsilon is not None and not 0 <= relative_epsilon < 1:
+        raise UsageError(f"--relative-epsilon is {relative_epsilon}, expected a share from 0 up to, not including, 1")
+    settings = PruneSettings(sparsity=sparsity, mode=mode, constraint=constraint)
+    return settings if relative_epsilon is None else replace(settings, relative_epsilon=relative_epsilon)
+
+
+def _floats(text: str | None, option: str) -> tuple[float, ...]:
+    if text is None:
+        return ()
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"{option} is {text!r}, expected numbers with commas between them: 0.485,0.456,0.406"
+        ) from error
+
+
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"--input-shape is {text!r}, expected sizes with commas between them: 1,28,28")
+    return tuple(int(part) for part in parts)
+
+
+def _size(count: int | None) -> str:
+    if count is None:
+        return "-"
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            return f"{count / size:g} {unit}"
+    return f"{count} B"

@@ -1,0 +1,245 @@
+"""The whole way for one model and one board: check, prune, quantise, choose formats, measure, write, verify."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from nettrim.bundle import check_output
+from nettrim.calibrate import activation_ranges
+from nettrim.errors import DoesNotFitError
+from nettrim.evaluate import (
+    Accuracy,
+    Agreement,
+    Networks,
+    layer_errors,
+    measure_accuracy,
+    measure_agreement,
+)
+from nettrim.importers import ImportedModel, load_model
+from nettrim.prune import PruneResult, PruneSettings, prune
+from nettrim.quantize import quantize_graph
+from nettrim.samples import (
+    InputOptions,
+    InputSpec,
+    Samples,
+    find_calibration,
+    load_samples,
+    split_held_out,
+    synthetic_samples,
+)
+from nettrim.storage import fastest_formats, smallest_formats
+from nettrim_boards.board import Board, load_board
+from nettrim_exporters.c_header import CModelFacts, c_model_facts, check_c
+from nettrim_exporters.tflite import check_tflite
+from nettrim_runtime.engine import run_graph
+from nettrim_runtime.graph import Array, Graph
+
+CAUTIOUS_EPSILON = 0.01  # without data: random inputs say little of the real ones
+BYTES_PER_KEPT_WEIGHT = 2  # a value and an index of one byte: the least that CSR takes
+BYTES_PER_BIAS = 4
+ERROR_SAMPLES = 1000  # held-out samples that the per-layer errors are measured on
+
+
+@dataclass(frozen=True)
+class DeployOptions:
+    """What the user asked for; None means the default that DESIGN names.
+
+    Attributes
+    ----------
+    output : Path or None
+        The folder to write, else ``<model stem>-<board>`` in the current folder.
+    epsilon_is_default : bool
+        Whether ``prune.relative_epsilon`` was not chosen by the user.
+    """
+
+    model: Path
+    board: str
+    data: Path | None = None
+    test_data: Path | None = None
+    output: Path | None = None
+    force: bool = False
+    prune: PruneSettings = field(default_factory=PruneSettings)
+    epsilon_is_default: bool = True
+    input_options: InputOptions = field(default_factory=InputOptions)
+    input_shape: tuple[int, ...] | None = None
+    arch: str | None = None
+    seed: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """Where the deployment goes."""
+        return self.output or Path(f"{self.model.stem}-{self.board}")
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Everything that was read and checked before the first solve."""
+
+    board: Board
+    model: ImportedModel
+    spec: InputSpec
+    fit: Samples
+    held_out: Samples
+    test: Samples | None
+    prune: PruneSettings
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know of the data."""
+        return tuple(dict.fromkeys((*self.fit.warnings, *(self.test.warnings if self.test else ()))))
+
+
+@dataclass(frozen=True, eq=False)
+class Deployment:
+    """The finished network and all that was measured of it.
+
+    Attributes
+    ----------
+    networks : Networks
+        ``deployed`` has its weights as model.npz stores them.
+    fast : Graph
+        The deployed network with its weights as model.h stores them.
+    errors : dict
+        Per layer, relative error of (pruned, deployed) activations on held-out samples.
+    """
+
+    name: str
+    inputs: Inputs
+    result: PruneResult
+    networks: Networks
+    fast: Graph
+    c_facts: CModelFacts
+    agreement: Agreement
+    accuracy: Accuracy | None
+    errors: dict[str, tuple[float, float]]
+
+    @property
+    def ram_bytes(self) -> int:
+        """Working memory of model.h: arena, input and output."""
+        graph = self.fast
+        return self.c_facts.arena_bytes + sum(graph.tensors[name].size for name in (*graph.inputs, *graph.outputs))
+
+
+def read_inputs(options: DeployOptions) -> Inputs:
+    """Read and check everything a run needs, so that no fault shows after the first solve.
+
+    Raises
+    ------
+    NettrimError, BoardError
+        Whatever is wrong, as one sentence.
+    """
+    board = load_board(options.board)
+    check_output(options.folder, force=options.force)
+    model = load_model(options.model, input_shape=options.input_shape, arch=options.arch)
+    graph = model.graph
+    check_tflite(graph)
+    check_c(graph)
+    _check_ram(graph, board)
+    _check_flash(graph, board, options.prune.sparsity)
+    spec = InputSpec(
+        model.source_shape, model.input_layout, graph.tensors[graph.inputs[0]].shape, options.input_options
+    )
+    n_classes = graph.tensors[graph.outputs[0]].size
+    rng = np.random.default_rng(options.seed)
+    data = options.data or find_calibration(options.model)
+    calibration = load_samples(data, spec, max(n_classes, 2)) if data else synthetic_samples(spec, rng)
+    fit, held_out = split_held_out(calibration, rng)
+    test = load_samples(options.test_data, spec, max(n_classes, 2)) if options.test_data else None
+    settings = options.prune
+    if calibration.is_synthetic and options.epsilon_is_default and settings.sparsity is None:
+        settings = replace(settings, relative_epsilon=CAUTIOUS_EPSILON)
+    return Inputs(board, model, spec, fit, held_out, test, settings)
+
+
+def build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -> Deployment:
+    """Prune, quantise and measure; nothing is written.
+
+    Parameters
+    ----------
+    say : callable
+        Takes a sentence of progress.
+
+    Raises
+    ------
+    DoesNotFitError
+        When the finished network needs more flash or RAM than the board has.
+    """
+    original = inputs.model.graph
+    result = prune(original, inputs.fit.x, inputs.prune, np.random.default_rng(options.seed), say)
+    say("quantising")
+    quantized = quantize_graph(result.graph, activation_ranges(result.graph, inputs.fit.x))
+    fast = fastest_formats(quantized, inputs.board)
+    networks = Networks(original, result.graph, smallest_formats(quantized))
+    say("measuring accuracy and errors")
+    labelled = inputs.test or inputs.held_out
+    deployment = Deployment(
+        name=c_name(options.model.stem),
+        inputs=inputs,
+        result=result,
+        networks=networks,
+        fast=fast,
+        c_facts=c_model_facts(fast),
+        agreement=measure_agreement(networks, inputs.held_out),
+        accuracy=measure_accuracy(networks, labelled),
+        errors=layer_errors(networks, inputs.held_out.x[:ERROR_SAMPLES]),
+    )
+    _check_fits(deployment)
+    return deployment
+
+
+def c_name(stem: str) -> str:
+    """Return a file's stem as a C identifier in lower case."""
+    name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_").lower() or "model"
+    return f"model_{name}" if name[0].isdigit() else name
+
+
+def golden_vectors(deployment: Deployment, n_samples: int = 32) -> tuple[Array, Array]:
+    """Return int8 (inputs, outputs) of the deployed network on held-out samples, for the board to check itself."""
+    graph = deployment.networks.deployed
+    inputs = graph.quantization(graph.inputs[0]).quantize(deployment.inputs.held_out.x[:n_samples])
+    return inputs, run_graph(graph, inputs)
+
+
+def _check_ram(graph: Graph, board: Board) -> None:
+    """Refuse a network whose activations alone exceed the board: pruning does not shrink those."""
+    if board.ram_bytes is None:
+        return
+    ranges = dict.fromkeys((*graph.inputs, *(op.output for op in graph.ops)), (-1.0, 1.0))
+    arena_bytes = c_model_facts(quantize_graph(graph, ranges)).arena_bytes
+    if arena_bytes > board.ram_bytes:
+        raise DoesNotFitError(
+            f"the activations of {graph.name} need {arena_bytes} bytes of RAM, {board.name} has {board.ram_bytes}: "
+            "choose a board with more RAM, or smaller inputs"
+        )
+
+
+def _check_flash(graph: Graph, board: Board, sparsity: float | None) -> None:
+    """Refuse a network that would not fit however its weights are stored, when the sparsity is known."""
+    if board.flash_bytes is None or sparsity is None:
+        return
+    weights = sum(graph.tensors[layer.weight].size for layer in graph.layers)
+    biases = sum(graph.tensors[layer.bias].size for layer in graph.layers)
+    kept = round((1 - sparsity) * weights)
+    needs = min(weights, BYTES_PER_KEPT_WEIGHT * kept) + BYTES_PER_BIAS * biases
+    if needs > board.flash_bytes:
+        raise DoesNotFitError(
+            f"{graph.name} needs at least {needs} bytes of flash at sparsity {sparsity:g}, {board.name} has "
+            f"{board.flash_bytes}: ask for more --sparsity, or choose a larger board"
+        )
+
+
+def _check_fits(deployment: Deployment) -> None:
+    board, needs = deployment.inputs.board, deployment.c_facts.flash_bytes
+    if board.flash_bytes is not None and needs > board.flash_bytes:
+        raise DoesNotFitError(
+            f"{deployment.name} needs {needs} bytes of flash, {board.name} has {board.flash_bytes}: "
+            "ask for more --sparsity or a larger --relative-epsilon, or choose a larger board"
+        )
+    if board.ram_bytes is not None and deployment.ram_bytes > board.ram_bytes:
+        raise DoesNotFitError(
+            f"{deployment.name} needs {deployment.ram_bytes} bytes of RAM, {board.name} has {board.ram_bytes}: "
+            "choose a board with more RAM"
+        )

@@ -1,0 +1,246 @@
+"""The files of a deployment, written into a fresh folder and each checked against the reference before it counts."""
+
+import dataclasses
+import importlib.metadata
+import shutil
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+import nettrim_runtime
+from nettrim.bundle import write_json, write_manifest
+from nettrim.certificate import build_certificate
+from nettrim.deploy import Deployment, DeployOptions, golden_vectors
+from nettrim.errors import VerificationError
+from nettrim.report import build_report
+from nettrim.toolchain import (
+    MissingToolError,
+    ToolchainError,
+    compile_bench,
+    compiler_version,
+    find_tool,
+    link_firmware,
+    run_binary,
+    runs_natively,
+)
+from nettrim_boards.board import FIRMWARE_FOLDER, Board, load_board
+from nettrim_exporters.c_header import render_c_header, render_c_kernels
+from nettrim_exporters.tflite import render_tflite
+from nettrim_runtime.engine import run_graph
+from nettrim_runtime.graph import Array
+from nettrim_runtime.model_file import load_model, render_model
+
+DEPENDENCIES = ("numpy", "scipy", "onnx", "flatbuffers", "jinja2")
+Golden = tuple[Array, Array]
+
+
+def write_deployment(
+    folder: Path, deployment: Deployment, options: DeployOptions, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Write every file of a deployment into an empty folder and return the report.
+
+    Raises
+    ------
+    VerificationError
+        When a written file does not give the reference's bits.
+    ToolchainError
+        When a compiler is there but fails.
+    """
+    golden = golden_vectors(deployment)
+    (folder / "model.npz").write_bytes(render_model(deployment.networks.deployed))
+    (folder / "model.tflite").write_bytes(render_tflite(deployment.networks.deployed, deployment.name))
+    header = render_c_header(deployment.fast, deployment.name, (golden[0][:1], golden[1][:1]))
+    (folder / "model.h").write_text(header, encoding="utf-8")
+    (folder / "nettrim_kernels.h").write_text(render_c_kernels(), encoding="utf-8")
+    np.savez(folder / "golden.npz", x=golden[0], y=golden[1])
+    _copy_runtime(folder / "runtime")
+    say("building and verifying")
+    program, notes, facts = _build_program(folder, deployment)
+    report = build_report(deployment)
+    report["verification"] = verify_written(folder, deployment, golden, program)
+    report["build"] = {**facts, "program": program, "notes": notes}
+    write_json(folder / "report.json", report)
+    write_json(folder / "certificate.json", build_certificate(deployment))
+    (folder / "README.md").write_text(_render_readme(deployment, program, len(golden[0])), encoding="utf-8")
+    write_manifest(folder, _manifest_facts(deployment, options, facts))
+    return report
+
+
+def verify_written(
+    folder: Path, deployment: Deployment, golden: Golden, program: str | None = None
+) -> list[dict[str, Any]]:
+    """Run what was written on the golden inputs and compare bits with the reference.
+
+    Returns
+    -------
+    list of dict
+        One an artefact that could be run here: artifact, by, samples, differing (always 0).
+
+    Raises
+    ------
+    VerificationError
+        When an output differs.
+    """
+    board, inputs, expected = deployment.inputs.board, *golden
+    checks = [("model.npz", "NumPy runtime", run_graph(load_model(folder / "model.npz"), inputs))]
+    reference = _run_tflite((folder / "model.tflite").read_bytes(), inputs)
+    if reference is not None:
+        checks.append(("model.tflite", "LiteRT reference kernels", reference))
+    if find_tool("cc"):
+        checks.append(("model.h", "C compiled on the host", _run_host_c(folder, deployment.name, inputs)))
+    if program is not None and board.os == "linux" and board.toolchain != "native" and _can_run(board):
+        by = f"{board.emulator} {' '.join(board.emulator_options)}".strip()
+        checks.append((program, by, _run_program(board, folder / program, inputs, expected.shape)))
+    results = []
+    for artifact, by, outputs in checks:
+        differing = int(np.sum(np.any((outputs != expected).reshape(len(expected), -1), axis=1)))
+        if differing:
+            raise VerificationError(
+                f"{artifact} run by {by} differs from the reference on {differing} of {len(expected)} golden inputs; "
+                "nothing was written: please report this with the model"
+            )
+        results.append({"artifact": artifact, "by": by, "samples": len(expected), "differing": differing})
+    return results
+
+
+def _build_program(folder: Path, deployment: Deployment) -> tuple[str | None, list[str], dict[str, Any]]:
+    """Build the board's program where its compiler is installed: (path in the folder, notes, facts)."""
+    board = deployment.inputs.board
+    bench = folder / "bench"
+    bench.mkdir()
+    for source in FIRMWARE_FOLDER.iterdir():
+        if source.suffix in {".c", ".h"}:
+            shutil.copyfile(source, bench / source.name)
+    if board.os == "none":
+        shutil.copytree(FIRMWARE_FOLDER / board.name, bench / board.name)
+    try:
+        facts: dict[str, Any] = {"compiler": compiler_version(board)}
+        if board.os == "none":
+            size = link_firmware(board, folder, deployment.name, bench / "firmware.elf")
+            return "bench/firmware.elf", [], {**facts, "firmware": dataclasses.asdict(size)}
+        program = compile_bench(board, folder, deployment.name, bench / f"bench-{board.name}")
+        program.chmod(0o755)
+        return program.relative_to(folder).as_posix(), [], facts
+    except MissingToolError as error:
+        return None, [f"no program was built for {board.name}: {error}"], {"compiler": None}
+
+
+def _run_tflite(content: bytes, inputs: Array) -> Array | None:
+    """Run a .tflite with LiteRT's reference kernels, or return None where LiteRT is not installed."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: PLC0415
+    except ImportError:
+        return None
+    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+    entry, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    interpreter.resize_tensor_input(entry["index"], inputs.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(entry["index"], inputs)
+    interpreter.invoke()
+    outputs: Array = interpreter.get_tensor(output["index"])
+    return outputs
+
+
+def _run_host_c(folder: Path, name: str, inputs: Array) -> Array:
+    host = load_board("host")
+    scratch = folder / "bench" / "host-check"
+    program = compile_bench(host, folder, name, scratch)
+    graph = load_model(folder / "model.npz")
+    shape = (len(inputs), *graph.tensors[graph.outputs[0]].shape)
+    try:
+        return _run_program(host, program, inputs, shape)
+    finally:
+        scratch.unlink()
+
+
+def _run_program(board: Board, program: Path, inputs: Array, shape: tuple[int, ...]) -> Array:
+    entry, result = program.with_suffix(".input"), program.with_suffix(".output")
+    try:
+        entry.write_bytes(inputs.tobytes())
+        finished = run_binary(board, program, ["run", entry, result])
+        if finished.returncode != 0:
+            raise ToolchainError(f"{program.name} ended with status {finished.returncode}: {finished.stderr.strip()}")
+        outputs: Array = np.frombuffer(result.read_bytes(), np.int8).reshape(shape)
+        return outputs
+    finally:
+        entry.unlink(missing_ok=True)
+        result.unlink(missing_ok=True)
+
+
+def _can_run(board: Board) -> bool:
+    return runs_natively(board) or (board.emulator is not None and find_tool(board.emulator) is not None)
+
+
+def _copy_runtime(folder: Path) -> None:
+    source = Path(nettrim_runtime.__file__).parent
+    shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def _manifest_facts(deployment: Deployment, options: DeployOptions, build: dict[str, Any]) -> dict[str, Any]:
+    graph, spec = deployment.networks.deployed, deployment.inputs.spec
+    settings = dataclasses.asdict(deployment.inputs.prune)
+    return {
+        "tool": {"name": "nettrim", "version": importlib.metadata.version("nettrim")},
+        "dependencies": {name: importlib.metadata.version(name) for name in DEPENDENCIES},
+        "compiler": build["compiler"],
+        "board": deployment.inputs.board.name,
+        "model": {"name": deployment.name, "file": options.model.name},
+        "input": {
+            **_port(deployment, graph.inputs[0]),
+            "source_shape": spec.source_shape,
+            "source_layout": spec.source_layout,
+            **dataclasses.asdict(spec.options),
+        },
+        "output": _port(deployment, graph.outputs[0]),
+        "options": {**settings, "mode": settings["mode"].value, "seed": options.seed},
+    }
+
+
+def _port(deployment: Deployment, name: str) -> dict[str, Any]:
+    tensor, quantization = (
+        deployment.networks.deployed.tensors[name],
+        deployment.networks.deployed.quantization(name),
+    )
+    return {
+        "shape": tensor.shape,
+        "dtype": tensor.dtype,
+        "scale": float(quantization.scale[0]),
+        "zero_point": quantization.zero_point,
+    }
+
+
+def _render_readme(deployment: Deployment, program: str | None, golden_samples: int) -> str:
+    graph = deployment.networks.deployed
+    entry, output = _port(deployment, graph.inputs[0]), _port(deployment, graph.outputs[0])
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701  # Markdown, not HTML
+    template = environment.from_string((resources.files("nettrim") / "templates" / "README.md.j2").read_text("utf-8"))
+    return template.render(
+        name=deployment.name,
+        board=deployment.inputs.board,
+        version=importlib.metadata.version("nettrim"),
+        program=program,
+        golden_samples=golden_samples,
+        preprocessing=_preprocessing(deployment),
+        input_shape=entry["shape"],
+        input_scale=f"{entry['scale']:.9g}",
+        input_zero_point=entry["zero_point"],
+        output_shape=output["shape"],
+        output_scale=f"{output['scale']:.9g}",
+        output_zero_point=output["zero_point"],
+    )
+
+
+def _preprocessing(deployment: Deployment) -> str:
+    options = deployment.inputs.spec.options
+    steps = []
+    if options.input_scale != 1.0:
+        steps.append(f"times {options.input_scale:.9g}")
+    if options.mean:
+        steps.append(f"minus {list(options.mean)}")
+    if options.std:
+        steps.append(f"over {list(options.std)}")
+    return f"; x is the raw value {', '.join(steps)}" if steps else ""

@@ -1,0 +1,216 @@
+"""One layer to a wanted number of weights, or within a wanted distance: convex screen, selection, refit."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from nettrim.admm import (
+    AdmmSettings,
+    AdmmState,
+    PreparedLayer,
+    initial_state,
+    iterate,
+    prepare,
+    read_solution,
+    sparse_weights,
+)
+from nettrim.layer_problem import LayerProblem, distance
+from nettrim.layer_solution import LayerSolution, SolverStatus, evaluate
+from nettrim.refit import RefitSettings, fit_on_support, refit
+from nettrim_runtime.graph import Array
+
+FIRST_RELATIVE_EPSILON = 0.1
+SMALLEST_RELATIVE_EPSILON = 1e-3  # below it the search fills up with the largest original weights
+FIRST_SLOPE = 0.7  # -d log(nnz) / d log(epsilon), from 0.5 at 5 % to 1.1 at 30 % on LeNet-300-100
+SLOPE_RANGE = (0.2, 4.0)
+LARGEST_SURPLUS = 0.2  # of the weights that can be dropped
+TIGHTER = 0.98  # times epsilon, when the refitted weights miss it
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How to look for epsilon.
+
+    Attributes
+    ----------
+    admm : AdmmSettings
+        Of the solve that counts.
+    refit : RefitSettings
+        Of the fit on the chosen support.
+    screen_eps_rel, screen_margin, screen_iterations : float, float, int
+        Looser tolerance, wider margin and fewer iterations of the solves that only look for epsilon.
+    surplus : float
+        Share of weights that the screen keeps beyond those wanted; at most 0.2 of what it could drop.
+    rounds : int
+        Refits, the first of all that the screen kept, each next one of fewer in geometric steps; 2 or more.
+    max_solves : int
+        Epsilons to try before the best one so far is taken.
+    """
+
+    admm: AdmmSettings = field(default_factory=AdmmSettings)
+    refit: RefitSettings = field(default_factory=RefitSettings)
+    screen_eps_rel: float = 2e-3
+    screen_margin: float = 1e-2
+    screen_iterations: int = 100
+    surplus: float = 0.8
+    rounds: int = 5
+    max_solves: int = 12
+
+    @property
+    def screen(self) -> AdmmSettings:
+        """The settings of a solve that only looks for epsilon."""
+        return replace(
+            self.admm,
+            eps_rel=max(self.screen_eps_rel, self.admm.eps_rel),
+            margin=max(self.screen_margin, self.admm.margin),
+            max_iterations=min(self.screen_iterations, self.admm.max_iterations),
+        )
+
+
+def solve_to_nnz(problem: LayerProblem, nnz: int, settings: SearchSettings | None = None) -> LayerSolution:
+    """Keep ``nnz`` weights: find the epsilon whose screen keeps more, then take the largest and refit, in rounds.
+
+    A weight's size is |w| times the root mean square of its input. When even the smallest epsilon keeps
+    fewer, the largest original weights fill up.
+
+    Parameters
+    ----------
+    nnz : int
+        Weights to keep; inputs that are always zero and neurons that a bias alone answers for get none,
+        so there may be fewer.
+
+    Returns
+    -------
+    LayerSolution
+        ``epsilon``, ``status`` and ``relative_gap`` are those of the last screen, before the selection.
+    """
+    settings = settings or SearchSettings()
+    layer = prepare(problem)
+    state = initial_state(layer, settings.admm)
+    usable = (problem.W != 0) & layer.live_inputs[:, np.newaxis] & layer.live_outputs
+    if nnz >= np.count_nonzero(usable):
+        bias = np.where(layer.live_outputs, problem.bias, layer.constant)
+        return evaluate(problem, np.where(usable, problem.W, np.float32(0)), bias, SolverStatus.SOLVED)
+    surplus = min(settings.surplus * nnz, LARGEST_SURPLUS * (int(np.count_nonzero(usable)) - nnz))
+    epsilon = _find_epsilon(layer, state, (nnz + 0.7 * surplus, nnz + 1.3 * surplus), settings)
+    iterate(layer, state, epsilon, settings.admm)
+    screen = read_solution(layer, state, epsilon)
+    W, bias = _select(problem, screen, usable, nnz, settings)
+    return _refitted(problem.with_epsilon(epsilon), screen, W, bias)
+
+
+def solve_to_epsilon(problem: LayerProblem, settings: SearchSettings | None = None) -> LayerSolution:
+    """Solve at the problem's epsilon, refit on the support, and check the distance in float64.
+
+    Returns
+    -------
+    LayerSolution
+        SOLVED only if ``distance`` <= ``epsilon``. When the solver cannot reach that, the original weights
+        come back if they do, with the status that says why.
+    """
+    settings = settings or SearchSettings()
+    layer = prepare(problem)
+    state = initial_state(layer, settings.admm)
+    epsilon = problem.epsilon
+    for _ in range(2):
+        iterate(layer, state, epsilon, settings.admm)
+        screen = read_solution(layer, state, epsilon)
+        W, bias = refit(problem, screen.W, screen.bias, settings.refit)
+        solution = _refitted(problem, screen, W, bias)
+        if solution.distance <= problem.epsilon or screen.status is not SolverStatus.SOLVED:
+            break
+        epsilon *= TIGHTER
+    if solution.distance <= problem.epsilon:
+        return solution
+    status = SolverStatus.MAX_ITERATIONS if solution.status is SolverStatus.SOLVED else solution.status
+    if distance(problem, problem.W, problem.bias) < solution.distance:
+        return evaluate(problem, problem.W, problem.bias, status, iterations=state.iterations)
+    return replace(solution, status=status)
+
+
+def sparsity_path(
+    problem: LayerProblem, relative_epsilons: Sequence[float], settings: SearchSettings | None = None
+) -> tuple[tuple[float, int, float], ...]:
+    """Return (relative_epsilon, nnz, distance) of the screen at each epsilon, with warm starts and no refit.
+
+    A table for sharing a budget among layers: loose tolerances, so counts are good to about one per cent.
+
+    Parameters
+    ----------
+    relative_epsilons : sequence of float
+        Shares of ||Y||_F, in any order; the rows come in the same order.
+    """
+    settings = settings or SearchSettings()
+    layer = prepare(problem)
+    state = initial_state(layer, settings.admm)
+    rows = {}
+    for relative_epsilon in sorted(set(relative_epsilons), reverse=True):
+        iterate(layer, state, relative_epsilon * problem.target_norm, settings.screen)
+        W, bias = sparse_weights(layer, state)
+        rows[relative_epsilon] = (relative_epsilon, int(np.count_nonzero(W)), distance(problem, W, bias))
+    return tuple(rows[relative_epsilon] for relative_epsilon in relative_epsilons)
+
+
+def _find_epsilon(
+    layer: PreparedLayer, state: AdmmState, window: tuple[float, float], settings: SearchSettings
+) -> float:
+    """Return an epsilon whose screen keeps a number of weights in the window, or the nearest with more.
+
+    Secant steps in (log epsilon, log nnz), bisection where they leave the bracket; every solve starts warm.
+    """
+    norm = layer.problem.target_norm
+    wanted = np.log(max(sum(window) / 2, 1.0))
+    low, high = np.log(SMALLEST_RELATIVE_EPSILON), 0.0  # enough weights at low, too few at high
+    x, slope = np.log(FIRST_RELATIVE_EPSILON), FIRST_SLOPE
+    last: tuple[float, float] | None = None
+    for _ in range(settings.max_solves):
+        iterate(layer, state, float(np.exp(x)) * norm, settings.screen)
+        kept = int(np.count_nonzero(state.W_sparse[:-1]))
+        if math.ceil(window[0]) <= kept <= window[1]:
+            return float(np.exp(x)) * norm
+        low, high = (x, high) if kept > window[0] else (low, x)
+        point = (x, float(np.log(max(kept, 0.5))))
+        if last is not None and x != last[0]:
+            slope = float(np.clip((last[1] - point[1]) / (x - last[0]), *SLOPE_RANGE))
+        last = point
+        x += (point[1] - wanted) / slope
+        if not low < x < high:
+            x = (low + high) / 2
+    return float(np.exp(low)) * norm
+
+
+def _select(
+    problem: LayerProblem, screen: LayerSolution, usable: Array, nnz: int, settings: SearchSettings
+) -> tuple[Array, Array]:
+    """Take the largest weights and refit, several times: what a refit makes small goes in the next round."""
+    W, bias = screen.W, screen.bias
+    for count in np.geomspace(max(screen.nnz, nnz), nnz, settings.rounds).round() if nnz > 0 else (0,):
+        support = _largest(problem, W, usable, int(count))
+        start = np.where(support, np.where(W != 0, W, problem.W), np.float32(0))
+        W, bias = fit_on_support(problem, start, bias, support, settings.refit)
+    return W, bias
+
+
+def _largest(problem: LayerProblem, W: Array, usable: Array, nnz: int) -> Array:
+    """Return (n_inputs, n_outputs) bool: the nnz weights largest in |w| * rms(input), screened ones first."""
+    rms = np.sqrt(np.mean(np.square(problem.X, dtype=np.float64), axis=1))[:, np.newaxis]
+    screened, original = np.abs(W) * rms, np.abs(problem.W) * rms
+    size = np.where(W != 0, screened + original.max(initial=0.0), np.where(usable, original, -1.0))
+    order = np.argsort(-size, axis=None, kind="stable")[: max(nnz, 0)]
+    support = np.zeros(W.size, bool)
+    support[order] = True
+    return support.reshape(W.shape)
+
+
+def _refitted(problem: LayerProblem, screen: LayerSolution, W: Array, bias: Array) -> LayerSolution:
+    return evaluate(
+        problem,
+        W,
+        bias,
+        screen.status,
+        iterations=screen.iterations,
+        dual_residual=screen.dual_residual,
+        gap=screen.relative_gap,
+    )

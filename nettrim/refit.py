@@ -1,0 +1,162 @@
+"""Least distance to the box on a given support, by semismooth Newton: one small system a neuron."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from nettrim.layer_problem import LayerProblem, gram_matrix, neuron_distances
+from nettrim_runtime.graph import Array
+
+SINGULAR = 1e-9  # of the mean diagonal of the Hessian: makes rank-deficient supports solvable
+NOISE = 1e-14  # of the whole Gram matrix's trace: what subtracting from it leaves in float64
+SHORTEST_STEP = 1e-3
+MOST_WORKERS = 4  # neurons at once; each holds a copy of its rows of X
+
+
+@dataclass(frozen=True)
+class RefitSettings:
+    """When to stop.
+
+    Attributes
+    ----------
+    max_iterations : int
+        Newton steps a neuron; a handful is usual.
+    tolerance : float
+        Share of the squared distance that a step must gain for another one to follow.
+    ridge : float
+        Weight of ||w||^2 / 2 beside dist^2 / 2, in units of an input's mean sum of squares. Keeps the weights of
+        inputs that hardly ever speak from growing, which would cost resolution when they are quantised.
+    """
+
+    max_iterations: int = 20
+    tolerance: float = 1e-7
+    ridge: float = 1e-4
+
+
+def refit(problem: LayerProblem, W: Array, bias: Array, settings: RefitSettings | None = None) -> tuple[Array, Array]:
+    """Minimise dist^2 / 2 over the weights that are not zero and the bias, neuron by neuron.
+
+    The zeros stay, the distance of no neuron increases (checked in float64). In the hard form the distance
+    to the whole box is minimised as well: the sum of all violations shrinks, but a one-sided entry that was
+    kept exactly may exceed its bound afterwards. ||activation(Z) - Y||_F <= distance holds in both.
+
+    Parameters
+    ----------
+    W, bias : Array
+        (n_inputs, n_outputs) and (n_outputs,); W is best near the solution already.
+
+    Returns
+    -------
+    W, bias : Array
+        float32, new arrays.
+    """
+    return fit_on_support(problem, W, bias, W != 0, settings or RefitSettings())
+
+
+def fit_on_support(
+    problem: LayerProblem, W: Array, bias: Array, support: Array, settings: RefitSettings
+) -> tuple[Array, Array]:
+    """Do as `refit` with the weights marked in ``support``, (n_inputs, n_outputs) bool; the others stay as they are."""
+    # One BLAS thread a neuron: on small matrices threads cost more than they give, on a busy machine 30 times more.
+    with threadpool_limits(limits=1):
+        fitted = _fit_neurons(problem, W, bias, support, settings)
+        before, after = neuron_distances(problem, W, bias), neuron_distances(problem, fitted[:-1], fitted[-1])
+    better = after < before
+    return np.where(better, fitted[:-1], W), np.where(better, fitted[-1], bias)
+
+
+def _fit_neurons(problem: LayerProblem, W: Array, bias: Array, support: Array, settings: RefitSettings) -> Array:
+    """Return (n_inputs + 1, n_outputs) float32: weights, and biases in the last row."""
+    A = np.concatenate([problem.X, np.ones((1, problem.X.shape[1]), np.float32)])
+    gram = gram_matrix(A)
+    start = np.concatenate([W, bias[np.newaxis]]).astype(np.float32)
+    free = np.concatenate([support, np.ones((1, len(bias)), bool)])
+    energy = np.trace(gram[:-1, :-1]) / max(np.count_nonzero(np.diag(gram)[:-1]), 1)
+    ridge = np.append(np.full(len(W), settings.ridge * energy), 0.0)
+
+    def fit_neuron(neuron: int) -> Array:
+        rows, fixed = np.flatnonzero(free[:, neuron]), np.flatnonzero(~free[:, neuron] & (start[:, neuron] != 0))
+        offset = start[fixed, neuron] @ A[fixed]
+        lower, upper = problem.lower[neuron] - offset, problem.upper[neuron] - offset
+        piece = _Piece(A[rows], gram[np.ix_(rows, rows)], lower, upper, ridge[rows])
+        fitted = start[:, neuron].copy()
+        fitted[rows] = _newton(piece, fitted[rows], settings)
+        return fitted
+
+    with ThreadPoolExecutor(min(MOST_WORKERS, os.cpu_count() or 1)) as workers:
+        return np.stack(list(workers.map(fit_neuron, range(len(bias)))), axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """One neuron: A (n_support + 1, n_samples) float32 with its Gram matrix, its box, and the ridge a row."""
+
+    A: Array
+    gram: Array
+    lower: Array
+    upper: Array
+    ridge: Array
+
+    def response(self, u: Array) -> Array:
+        """Return u'A, (n_samples,) float64, multiplied in float32: A is too large to convert every time."""
+        z: Array = (u.astype(np.float32) @ self.A).astype(np.float64)
+        return z
+
+    def value(self, u: Array, z: Array) -> float:
+        excess = self.excess(z)
+        return float(excess @ excess + self.ridge @ (u * u))
+
+    def gradient(self, u: Array, z: Array) -> Array:
+        """Return half the derivative of `value`."""
+        slope: Array = self.A @ self.excess(z).astype(np.float32) + self.ridge * u
+        return slope
+
+    def excess(self, z: Array) -> Array:
+        outside: Array = z - np.clip(z, self.lower, self.upper)
+        return outside
+
+    def curved(self, z: Array) -> Array:
+        """Return where the squared distance bends: outside the interval, or at an interval of one point."""
+        samples: Array = (z < self.lower) | (z > self.upper) | (self.lower == self.upper)
+        return samples
+
+    def hessian(self, curved: Array) -> Array:
+        """Return the sum of a a' over the curved samples, by the smaller half."""
+        if 2 * np.count_nonzero(curved) > len(curved):
+            return self.gram - gram_matrix(self.A[:, ~curved])
+        return gram_matrix(self.A[:, curved])
+
+
+def _newton(piece: _Piece, start: Array, settings: RefitSettings) -> Array:
+    """Minimise `value`, piecewise quadratic: exact once a whole step leaves the curved samples the same."""
+    u = start.astype(np.float64)
+    z = piece.response(u)
+    value, curved = piece.value(u, z), piece.curved(z)
+    H = piece.hessian(curved)
+    floor = NOISE * np.trace(piece.gram)
+    for _ in range(settings.max_iterations):
+        if value == 0:
+            break
+        step = _solve(H, piece.ridge + floor, piece.gradient(u, z))
+        z_step = piece.response(step)
+        length = 1.0
+        while (moved := piece.value(u - length * step, z - length * z_step)) > value and length > SHORTEST_STEP:
+            length /= 2
+        if not moved < value:
+            break
+        gain, value = value - moved, moved
+        u, z = u - length * step, z - length * z_step
+        before, curved = curved, piece.curved(z)
+        if gain <= settings.tolerance * value or (length == 1.0 and np.array_equal(before, curved)):
+            break
+        H = H + gram_matrix(piece.A[:, curved & ~before]) - gram_matrix(piece.A[:, before & ~curved])
+    return u
+
+
+def _solve(H: Array, ridge: Array, gradient: Array) -> Array:
+    damping = SINGULAR * np.trace(H) / len(H) + ridge
+    step: Array = np.linalg.solve(H + np.diag(damping), gradient)  # NumPy's BLAS: SciPy's has threads of its own
+    return step

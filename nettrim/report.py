@@ -1,0 +1,200 @@
+"""What a deployment is, in numbers: report.json, and the table and bars that people read."""
+
+import dataclasses
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nettrim.deploy import Deployment
+from nettrim.layer_solution import LayerSolution
+from nettrim.storage import format_name
+from nettrim_runtime.graph import layer_macs
+from nettrim_runtime.ops import Layer
+
+REPORT_VERSION = 1
+BAR_WIDTH = 30
+
+
+def build_report(deployment: Deployment) -> dict[str, Any]:
+    """Return report.json.
+
+    ``parameters`` counts weights (biases apart), so sparsity = 1 - nnz / parameters. ``float_bytes`` is the
+    original float32 network, ``dense_bytes`` the int8 one with every zero stored, ``stored_bytes`` the int8
+    one as model.npz stores it, ``flash_bytes`` the constants of model.h, each with biases; ``ram_bytes`` is
+    model.h's arena, input and output. Accuracies are fractions of 1.
+    """
+    inputs = deployment.inputs
+    layers = [_layer(deployment, layer, number) for number, layer in enumerate(deployment.networks.original.layers)]
+    return {
+        "schema_version": REPORT_VERSION,
+        "model": {"name": deployment.name, "format": inputs.model.format, "notes": list(inputs.model.notes)},
+        "board": inputs.board.name,
+        "goal": _goal(deployment),
+        "data": {
+            "source": inputs.fit.source,
+            "fit_samples": len(inputs.fit),
+            "held_out_samples": len(inputs.held_out),
+            "synthetic": inputs.fit.is_synthetic,
+            "warnings": list(inputs.warnings),
+        },
+        "layers": layers,
+        "totals": _totals(deployment, layers),
+        "accuracy": _accuracy(deployment),
+        "agreement": dataclasses.asdict(deployment.agreement),
+    }
+
+
+def print_report(report: dict[str, Any], deployment: Deployment, console: Console) -> None:
+    """Print the layer table, totals, accuracy, and bars of the board's memory."""
+    for note in report["model"]["notes"]:
+        console.print(note)
+    console.print(_table(report))
+    totals = report["totals"]
+    console.print(
+        f"size: float32 {_bytes(totals['float_bytes'])} -> int8 {_bytes(totals['dense_bytes'])} -> "
+        f"stored {_bytes(totals['stored_bytes'])} ({totals['compression_ratio']:.1f} times smaller than float32)"
+    )
+    console.print(_accuracy_line(report))
+    board = deployment.inputs.board
+    console.print(_bar("RAM", totals["ram_bytes"], board.ram_bytes))
+    console.print(_bar("Flash", totals["flash_bytes"], board.flash_bytes))
+
+
+def _goal(deployment: Deployment) -> dict[str, Any]:
+    settings = deployment.inputs.prune
+    return {
+        "sparsity": settings.sparsity,
+        "relative_epsilon": settings.relative_epsilon if settings.sparsity is None else None,
+        "mode": settings.mode.value,
+        "constraint": settings.constraint,
+    }
+
+
+def _layer(deployment: Deployment, layer: Layer, number: int) -> dict[str, Any]:
+    networks, outcome = deployment.networks, deployment.result.layers[number]
+    weight, bias = (networks.deployed.tensors[name] for name in (layer.weight, layer.bias))
+    pruned_error, deployed_error = deployment.errors[layer.name]
+    solution = outcome.solution
+    return {
+        "name": layer.name,
+        "op": type(layer).__name__,
+        "macs": layer_macs(layer, networks.original.tensors),
+        "parameters": weight.size,
+        "biases": bias.size,
+        "nnz": weight.nnz,
+        "sparsity": 1 - weight.nnz / weight.size,
+        "format": format_name(networks.deployed, layer),
+        "c_format": format_name(deployment.fast, layer),
+        "dense_bytes": weight.dense_bytes + bias.dense_bytes,
+        "stored_bytes": weight.stored_bytes + bias.stored_bytes,
+        "flash_bytes": deployment.c_facts.op_flash_bytes.get(layer.name, 0),
+        **_solution(solution),
+        "status": outcome.status,
+        "error_pruned": pruned_error,
+        "error_deployed": deployed_error,
+    }
+
+
+def _solution(solution: LayerSolution | None) -> dict[str, Any]:
+    names = ("epsilon", "distance", "relative_distance", "primal_residual", "dual_residual", "relative_gap")
+    values = {name: None if solution is None else getattr(solution, name) for name in names}
+    return {**values, "iterations": 0 if solution is None else solution.iterations}
+
+
+def _totals(deployment: Deployment, layers: list[dict[str, Any]]) -> dict[str, Any]:
+    sums = {
+        name: sum(layer[name] for layer in layers)
+        for name in ("macs", "parameters", "biases", "nnz", "dense_bytes", "stored_bytes")
+    }
+    original = deployment.networks.original
+    constants = (original.tensors[name] for layer in original.layers for name in (layer.weight, layer.bias))
+    float_bytes = sum(tensor.dense_bytes for tensor in constants)
+    return {
+        **sums,
+        "sparsity": 1 - sums["nnz"] / sums["parameters"] if sums["parameters"] else 0.0,
+        "float_bytes": float_bytes,
+        "compression_ratio": float_bytes / sums["stored_bytes"] if sums["stored_bytes"] else 1.0,
+        "flash_bytes": deployment.c_facts.flash_bytes,
+        "ram_bytes": deployment.ram_bytes,
+    }
+
+
+def _accuracy(deployment: Deployment) -> dict[str, Any] | None:
+    if deployment.accuracy is None:
+        return None
+    test = deployment.inputs.test
+    source = test.source if test else f"{deployment.inputs.held_out.source}, held-out samples"
+    return {**dataclasses.asdict(deployment.accuracy), "source": source}
+
+
+def _table(report: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("layer", "op"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("MACs", "params", "kept", "sparsity", "format", "stored", "err(pruned)", "err(+int8)", "distance"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("epsilon", "gap", "status"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for layer in report["layers"]:
+        table.add_row(
+            layer["name"],
+            layer["op"],
+            _count(layer["macs"]),
+            _count(layer["parameters"]),
+            _count(layer["nnz"]),
+            f"{layer['sparsity']:.1%}",
+            layer["format"],
+            _bytes(layer["stored_bytes"]),
+            f"{layer['error_pruned']:.4f}",
+            f"{layer['error_deployed']:.4f}",
+            _number(layer["distance"]),
+            _number(layer["epsilon"]),
+            _number(layer["relative_gap"]),
+            layer["status"],
+        )
+    totals = report["totals"]
+    counts = (_count(totals[name]) for name in ("macs", "parameters", "nnz"))
+    table.add_row("total", "", *counts, f"{totals['sparsity']:.1%}", "", _bytes(totals["stored_bytes"]))
+    return table
+
+
+def _accuracy_line(report: dict[str, Any]) -> str:
+    agreement, accuracy = report["agreement"], report["accuracy"]
+    line = (
+        f"agreement with the original on {agreement['samples']} held-out samples: {agreement['deployed']:.2%} "
+        f"(at least {agreement['deployed_lower']:.2%} with 95 % confidence)"
+    )
+    if accuracy is None:
+        return line
+    return (
+        f"accuracy: {accuracy['original']:.2%} -> pruned {accuracy['pruned']:.2%} -> deployed (int8) "
+        f"{accuracy['deployed']:.2%} on {accuracy['samples']} samples of {accuracy['source']}\n{line}"
+    )
+
+
+def _bar(name: str, used: int, available: int | None) -> str:
+    if available is None:
+        return f"{name + ':':7}{_bytes(used)}"
+    share = used / available
+    filled = min(BAR_WIDTH, round(share * BAR_WIDTH))
+    bar = "=" * filled + " " * (BAR_WIDTH - filled)
+    return f"{name + ':':7}\\[{bar}] {share:.1%} (used {_bytes(used)} of {_bytes(available)})"
+
+
+def _bytes(count: int) -> str:
+    if count < 1000:
+        return f"{count} B"
+    if count < 1_000_000:
+        return f"{count / 1000:.1f} kB"
+    return f"{count / 1_000_000:.2f} MB"
+
+
+def _count(value: int) -> str:
+    if value < 10_000:
+        return str(value)
+    return f"{value / 1000:.0f}k" if value < 10_000_000 else f"{value / 1_000_000:.0f}M"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
