@@ -120,12 +120,20 @@ def _totals(deployment: Deployment, layers: list[dict[str, Any]]) -> dict[str, A
     }
 
 
-def _accuracy(deployment: Deployment) -> dict[str, Any] | None:
-    if deployment.accuracy is None:
-        return None
-    test = deployment.inputs.test
-    source = test.source if test else f"{deployment.inputs.held_out.source}, held-out samples"
-    return {**dataclasses.asdict(deployment.accuracy), "source": source}
+def _accuracy(deployment: Deployment) -> dict[str, Any]:
+    """Accuracy where there are labels (else None), and agreement with the original network, which needs none."""
+    accuracy, agreement, test = deployment.accuracy, deployment.agreement, deployment.inputs.test
+    held_out = f"{deployment.inputs.held_out.source}, held-out samples"
+    return {
+        "original": accuracy.original if accuracy else None,
+        "pruned": accuracy.pruned if accuracy else None,
+        "deployed": accuracy.deployed if accuracy else None,
+        "samples": accuracy.samples if accuracy else 0,
+        "source": (test.source if test else held_out) if accuracy else None,
+        "agreement": agreement.deployed,
+        "agreement_lower_bound": agreement.deployed_lower,
+        "agreement_samples": agreement.samples,
+    }
 
 
 def _table(report: dict[str, Any]) -> Table:
@@ -165,7 +173,7 @@ def _accuracy_line(report: dict[str, Any]) -> str:
         f"agreement with the original on {agreement['samples']} held-out samples: {agreement['deployed']:.2%} "
         f"(at least {agreement['deployed_lower']:.2%} with 95 % confidence)"
     )
-    if accuracy is None:
+    if accuracy["original"] is None:
         return line
     return (
         f"accuracy: {accuracy['original']:.2%} -> pruned {accuracy['pruned']:.2%} -> deployed (int8) "

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -96,6 +97,9 @@ def test_without_data_it_works_and_warns_plainly(
     (tmp_path / "alone.pt").write_bytes((digits / "model.pt").read_bytes())
     assert deploy("--target", "host", tmp_path / "alone.pt") == 0
     assert "warning: no calibration data: random Gaussian inputs are used" in capsys.readouterr().err
+    report = json.loads((tmp_path / "alone-host" / "report.json").read_text())
+    assert report["accuracy"]["original"] is None
+    assert 0 < report["accuracy"]["agreement_lower_bound"] < report["accuracy"]["agreement"]
     certificate = json.loads((tmp_path / "alone-host" / "certificate.json").read_text())
     assert certificate["new_inputs"]["synthetic_samples"] is True
 
@@ -175,6 +179,20 @@ def test_a_convolutional_state_dict_asks_for_its_architecture_and_shape(
     (tmp_path / "arch.py").write_text("import torch\n\ndef make():\n    return torch.nn.Conv2d(1, 4, 3)\n")
     assert deploy("--target", "rpi4", tmp_path / "conv.pt", "--arch", "arch.py:make") == 2
     assert "--input-shape" in capsys.readouterr().err
+
+
+def test_an_unsupported_operator_is_exit_code_3_before_any_work(
+    deploy: Deploy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+    node = onnx.helper.make_node("Sin", ["x"], ["y"], name="wave")
+    graph = onnx.helper.make_graph([node], "net", value[:1], value[1:])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), tmp_path / "net.onnx")
+    assert deploy("--target", "rpi4", tmp_path / "net.onnx") == 3
+    error = capsys.readouterr().err
+    assert "Sin" in error
+    assert "wave" in error
+    assert "MaxPool" in error
 
 
 @pytest.mark.parametrize(
