@@ -1,19 +1,28 @@
 """The alternating direction method of multipliers for one layer: both forms of the constraint, one loop."""
 
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from nettrim.layer_problem import LayerProblem, distance, gram_matrix, in_ball
 from nettrim.layer_solution import LayerSolution, SolverStatus, evaluate, relative_gap
-from nettrim.proximal import ball_excess, box_excess, frobenius_norm, soft_threshold
+from nettrim.proximal import box_excess, drop_kept_share, frobenius_norm, kept_share, shared_square, soft_threshold
 from nettrim.refit import RefitSettings, fit_on_support
 from nettrim_runtime.graph import Array
 
 DISTANCE_SCALE, HARD_SCALE = 0.4, 0.2  # times ||A||_F / sqrt(n_inputs): measured on LeNet-300-100
-THREADED_MACS = 100_000_000  # a matrix product of fewer runs faster on one BLAS thread when the machine is busy
+BLOCK_NEURONS, BLOCK_MACS = 75, 10_000_000  # neurons a thread works on, at most, and a product worth a thread
 INFEASIBLE_SHARE = 1e-4  # of ||Y||_F that the least distance must exceed epsilon by: above float32 noise
+
+Each = Callable[..., Iterable[Any]]  # map over the blocks, in this thread or in several
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class AdmmSettings:
     rho: float = 0.5
     eps_abs: float = 1e-6
     eps_rel: float = 1e-4
-    margin: float = 3e-4
+    margin: float = 1e-3
     max_iterations: int = 2000
     check_every: int = 10
     balance_factor: float = 2.0
@@ -96,22 +105,26 @@ class PreparedLayer:
 
 
 @dataclass(eq=False)
-class AdmmState:
-    """The iterates, overwritten in place; run them on at another epsilon for a warm start.
+class NeuronBlock:
+    """The iterates of some neurons, overwritten in place; one thread works on one block.
 
     Attributes
     ----------
+    lower, upper, ball : Array
+        (n_neurons, n_samples) float32, their rows of the `PreparedLayer`.
     W_fit, W_sparse, dual : Array
-        (n_live_inputs + 1, n_live_outputs) float32: the two copies of the weights and the scaled dual
-        of their split.
+        (n_live_inputs + 1, n_neurons) float32: the two copies of the weights and the scaled dual of their split.
     response, response_dual : Array
-        (n_live_outputs, n_samples) float32: W_fit' A and the scaled dual of its split.
+        (n_neurons, n_samples) float32: W_fit' A and the scaled dual of its split.
     work, spare : Array
-        (n_live_outputs, n_samples) float32: after a step the copy Z of the response, and the response before it.
-    primal_residual, dual_residual : float
-        At the last check, over the norms that they compare.
+        (n_neurons, n_samples) float32: after a step the copy Z of the response, and the response before it.
+    W_step : Array
+        (n_live_inputs + 1, n_neurons) float32: the last change of W_fit.
     """
 
+    lower: Array
+    upper: Array
+    ball: Array | None
     W_fit: Array
     W_sparse: Array
     dual: Array
@@ -119,6 +132,20 @@ class AdmmState:
     response_dual: Array
     work: Array
     spare: Array
+    W_step: Array
+
+
+@dataclass(eq=False)
+class AdmmState:
+    """All iterates of a layer; run them on at another epsilon for a warm start.
+
+    Attributes
+    ----------
+    primal_residual, dual_residual : float
+        At the last check, over the norms that they compare.
+    """
+
+    blocks: tuple[NeuronBlock, ...]
     rho: float
     iterations: int = 0
     primal_residual: float = np.inf
@@ -168,7 +195,7 @@ def prepare(problem: LayerProblem) -> PreparedLayer:
         ball=in_ball(problem)[live_outputs].astype(np.float32) if problem.constraint == "hard" else None,
         scale=scale,
         bias_unit=float(units[-1]),
-        weight_unit=frobenius_norm(problem.W) / problem.W.size**0.5 or 1.0,
+        weight_unit=frobenius_norm(problem.W) / math.sqrt(problem.W.size) or 1.0,
     )
 
 
@@ -177,24 +204,19 @@ def initial_state(layer: PreparedLayer, settings: AdmmSettings) -> AdmmState:
     problem = layer.problem
     bias = problem.bias[layer.live_outputs] / np.float32(layer.bias_unit)
     W = np.concatenate([problem.W[np.ix_(layer.live_inputs, layer.live_outputs)], bias[np.newaxis]])
-    response = W.T @ layer.A
-    return AdmmState(
-        W_fit=W,
-        W_sparse=W.copy(),
-        dual=np.zeros_like(W),
-        response=response,
-        response_dual=np.zeros_like(response),
-        work=np.empty_like(response),
-        spare=np.empty_like(response),
-        rho=settings.rho / layer.weight_unit,
-    )
+    n_blocks = max(1, min(-(-W.shape[1] // BLOCK_NEURONS), layer.A.size * W.shape[1] // BLOCK_MACS))
+    edges = np.linspace(0, W.shape[1], n_blocks + 1).astype(int)
+    blocks = tuple(_block(layer, W, slice(start, stop)) for start, stop in itertools.pairwise(edges))
+    return AdmmState(blocks, settings.rho / layer.weight_unit)
 
 
 def iterate(layer: PreparedLayer, state: AdmmState, epsilon: float, settings: AdmmSettings) -> None:
     """Run ADMM in place until the residuals are small and the sparse copy keeps the constraint."""
-    few_macs = layer.A.size * len(layer.lower) < THREADED_MACS
-    with threadpool_limits(limits=1 if few_macs else None):
-        _iterate(layer, state, epsilon, settings)
+    # Blocks of neurons in parallel with one BLAS thread each: the order of sums does not depend on the number of
+    # cores, and a busy core delays one block instead of stopping every matrix product.
+    with threadpool_limits(limits=1), ThreadPoolExecutor(min(len(state.blocks), os.cpu_count() or 1)) as workers:
+        each = workers.map if len(state.blocks) > 1 else map
+        _iterate(layer, state, epsilon, settings, each)
 
 
 def read_solution(layer: PreparedLayer, state: AdmmState, epsilon: float) -> LayerSolution:
@@ -213,88 +235,116 @@ def read_solution(layer: PreparedLayer, state: AdmmState, epsilon: float) -> Lay
 
 def sparse_weights(layer: PreparedLayer, state: AdmmState) -> tuple[Array, Array]:
     """Return the sparse copy, (n_inputs, n_outputs), and the bias, (n_outputs,), of the whole layer."""
+    sparse = np.concatenate([block.W_sparse for block in state.blocks], axis=1)
     W = np.zeros_like(layer.problem.W)
-    W[np.ix_(layer.live_inputs, layer.live_outputs)] = state.W_sparse[:-1]
+    W[np.ix_(layer.live_inputs, layer.live_outputs)] = sparse[:-1]
     bias = layer.constant.copy()
-    bias[layer.live_outputs] = state.W_sparse[-1] * np.float32(layer.bias_unit)
+    bias[layer.live_outputs] = sparse[-1] * np.float32(layer.bias_unit)
     return W, bias
 
 
-def _iterate(layer: PreparedLayer, state: AdmmState, epsilon: float, settings: AdmmSettings) -> None:
+def _block(layer: PreparedLayer, W: Array, neurons: slice) -> NeuronBlock:
+    own = np.ascontiguousarray(W[:, neurons])
+    response = own.T @ layer.A
+    return NeuronBlock(
+        lower=layer.lower[neurons],
+        upper=layer.upper[neurons],
+        ball=None if layer.ball is None else layer.ball[neurons],
+        W_fit=own,
+        W_sparse=own.copy(),
+        dual=np.zeros_like(own),
+        response=response,
+        response_dual=np.zeros_like(response),
+        work=np.empty_like(response),
+        spare=np.empty_like(response),
+        W_step=np.zeros_like(own),
+    )
+
+
+def _iterate(layer: PreparedLayer, state: AdmmState, epsilon: float, settings: AdmmSettings, each: Each) -> None:
     radius = epsilon * (1.0 - settings.margin) / layer.scale
     state.converged = False
     for iteration in range(1, settings.max_iterations + 1):
-        W_step = _step(layer, state, radius, settings.alpha)
+        kept = kept_share(sum(each(_find_excess, state.blocks)), radius)
+        list(each(partial(_step, layer, state.rho, settings.alpha, kept), state.blocks))
         state.iterations += 1
         if iteration % settings.check_every:
             continue
-        within = _measure(state, W_step, settings.eps_abs * layer.weight_unit, settings.eps_rel)
+        within = _measure(layer, state, settings, each)
         if not np.isfinite(state.primal_residual + state.dual_residual):
             return
-        if within and _keeps_constraint(layer, state, epsilon, settings):
+        if within and _keeps_constraint(layer, state, epsilon, settings, each):
             state.converged = True
             return
         if iteration <= settings.balance_iterations:
             _balance(state, settings)
 
 
-def _step(layer: PreparedLayer, state: AdmmState, radius: float, alpha: float) -> Array:
-    """One iteration in place; return the change of W_fit.
+def _find_excess(block: NeuronBlock) -> float:
+    """Set ``work`` to T = Q - D1 and ``spare`` to its excess over the box; return the ball's share, squared."""
+    T = np.subtract(block.response, block.response_dual, out=block.work)
+    return shared_square(box_excess(T, block.lower, block.upper, out=block.spare), block.ball)
+
+
+def _step(layer: PreparedLayer, rho: float, alpha: float, kept: float, block: NeuronBlock) -> None:
+    """Finish one iteration of a block, in place.
 
     Z <- projection(Q - D1), S <- soft_threshold(W - D2, 1/rho), both relaxed by alpha, then in increments
     W <- W + C^-1 (A (Z + D1 - Q)' + S + D2 - W): the right side tends to zero, so float32 suffices.
     With E the excess of Q - D1 over the constraint set, the relaxed Z + D1 - Q is (1 - alpha) D1 - alpha E.
     """
-    Q, D1, W, D2 = state.response, state.response_dual, state.W_fit, state.dual
-    Z = np.subtract(Q, D1, out=state.work)
-    E = ball_excess(box_excess(Z, layer.lower, layer.upper, out=state.spare), radius, layer.ball)
-    Z -= E
-    state.W_sparse = _sparse_copy(W - D2, state.rho)  # D2 is zero in the row of the bias
+    Q, D1, W, D2 = block.response, block.response_dual, block.W_fit, block.dual
+    E = drop_kept_share(block.spare, kept, block.ball)
+    block.work -= E
+    block.W_sparse = soft_threshold(W - D2, 1.0 / rho)
+    block.W_sparse[-1] = W[-1]  # the bias has no second copy, and its row of D2 stays zero
     E *= np.float32(alpha)
     D1 *= np.float32(1.0 - alpha)
     D1 -= E
-    D2 += np.float32(alpha) * (state.W_sparse - W)
-    W_step: Array = layer.C_inverse @ (layer.A @ D1.T + D2)
-    W += W_step
-    D2[:-1] -= W_step[:-1]
+    D2 += np.float32(alpha) * (block.W_sparse - W)
+    block.W_step = layer.C_inverse @ (layer.A @ D1.T + D2)
+    W += block.W_step
+    D2[:-1] -= block.W_step[:-1]
     D1 += Q
-    state.response, state.spare = np.matmul(W.T, layer.A, out=E), Q
-    D1 -= state.response
-    return W_step
+    block.response, block.spare = np.matmul(W.T, layer.A, out=E), Q
+    D1 -= block.response
 
 
-def _sparse_copy(W: Array, rho: float) -> Array:
-    """Soft-threshold the weights; the bias, the last row, has no second copy."""
-    sparse = soft_threshold(W, 1.0 / rho)
-    sparse[-1] = W[-1]
-    return sparse
-
-
-def _measure(state: AdmmState, W_step: Array, eps_abs: float, eps_rel: float) -> bool:
-    """Set both residuals and return whether they are within tolerance; ``work`` and ``spare`` are used up."""
-    Z, old = state.work, state.spare
-    copies = max(_norm(Z, state.W_sparse), _norm(state.response, state.W_fit))
-    duals = _norm(state.response_dual, state.dual)
-    Z -= state.response
-    old -= state.response
-    primal, change = _norm(Z, state.W_sparse - state.W_fit), _norm(old, W_step)
-    floor = eps_abs * (Z.size + W_step.size) ** 0.5
+def _measure(layer: PreparedLayer, state: AdmmState, settings: AdmmSettings, each: Each) -> bool:
+    """Set both residuals and return whether they are within tolerance."""
+    sizes = np.sqrt(np.sum(list(each(_squares, state.blocks)), axis=0))
+    primal, change, copies, duals = float(sizes[0]), float(sizes[1]), float(max(sizes[2:4])), float(sizes[4])
+    count = sum(block.work.size + block.W_fit.size for block in state.blocks)
+    floor = settings.eps_abs * layer.weight_unit * math.sqrt(count)
     state.primal_residual = primal / copies if copies > 0 else primal
     state.dual_residual = change / duals if duals > 0 else change
-    within: bool = primal <= floor + eps_rel * copies and change <= floor + eps_rel * duals
-    return within
+    return primal <= floor + settings.eps_rel * copies and change <= floor + settings.eps_rel * duals
 
 
-def _keeps_constraint(layer: PreparedLayer, state: AdmmState, epsilon: float, settings: AdmmSettings) -> bool:
+def _squares(block: NeuronBlock) -> tuple[float, ...]:
+    """Return the squared norms of Z - Q and S - W, their change, (Z, S), (Q, W) and the duals; work, spare are used."""
+    copies = shared_square(block.work) + shared_square(block.W_sparse)
+    fits = shared_square(block.response) + shared_square(block.W_fit)
+    duals = shared_square(block.response_dual) + shared_square(block.dual)
+    block.work -= block.response
+    block.spare -= block.response
+    primal = shared_square(block.work) + shared_square(block.W_sparse - block.W_fit)
+    return primal, shared_square(block.spare) + shared_square(block.W_step), copies, fits, duals
+
+
+def _keeps_constraint(
+    layer: PreparedLayer, state: AdmmState, epsilon: float, settings: AdmmSettings, each: Each
+) -> bool:
     """Whether the sparse copy lies within epsilon, by its float32 response."""
-    Z = np.matmul(state.W_sparse.T, layer.A, out=state.work)
-    excess = box_excess(Z, layer.lower, layer.upper, out=state.spare)
-    if layer.ball is not None:
-        excess *= layer.ball
-    kept: bool = frobenius_norm(excess) <= max(
-        epsilon / layer.scale, settings.eps_abs * layer.weight_unit * Z.size**0.5
-    )
-    return kept
+    square = sum(each(partial(_sparse_excess, layer), state.blocks))
+    count = sum(block.work.size for block in state.blocks)
+    floor = settings.eps_abs * layer.weight_unit * math.sqrt(count)
+    return math.sqrt(square) <= max(epsilon / layer.scale, floor)
+
+
+def _sparse_excess(layer: PreparedLayer, block: NeuronBlock) -> float:
+    Z = np.matmul(block.W_sparse.T, layer.A, out=block.work)
+    return shared_square(box_excess(Z, block.lower, block.upper, out=block.spare), block.ball)
 
 
 def _balance(state: AdmmState, settings: AdmmSettings) -> None:
@@ -307,16 +357,16 @@ def _balance(state: AdmmState, settings: AdmmSettings) -> None:
     else:
         return
     state.rho *= factor
-    state.dual /= np.float32(factor)
-    state.response_dual /= np.float32(factor)
+    for block in state.blocks:
+        block.dual /= np.float32(factor)
+        block.response_dual /= np.float32(factor)
 
 
 def _dual(layer: PreparedLayer, state: AdmmState, epsilon: float) -> Array:
     """Return minus the multiplier of the response, up to a positive factor: minus what the next step would clip."""
-    Z = np.subtract(state.response, state.response_dual, out=state.work)
-    excess = box_excess(Z, layer.lower, layer.upper, out=state.spare)
+    kept = kept_share(sum(map(_find_excess, state.blocks)), epsilon / layer.scale)
     dual = np.zeros(layer.problem.target.shape, np.float32)
-    dual[layer.live_outputs] = -ball_excess(excess, epsilon / layer.scale, layer.ball)
+    dual[layer.live_outputs] = -np.concatenate([drop_kept_share(b.spare, kept, b.ball) for b in state.blocks])
     return dual
 
 
@@ -326,9 +376,5 @@ def _is_infeasible(problem: LayerProblem) -> bool:
     if distance(problem, problem.W, problem.bias) <= reach:
         return False
     support = np.broadcast_to(problem.live_inputs[:, np.newaxis], problem.W.shape)
-    W, bias = fit_on_support(problem, problem.W, problem.bias, support, RefitSettings())
+    W, bias = fit_on_support(problem, problem.W, problem.bias, support, RefitSettings(ridge=0.0))
     return distance(problem, W, bias) > reach
-
-
-def _norm(first: Array, second: Array) -> float:
-    return float(np.hypot(frobenius_norm(first), frobenius_norm(second)))

@@ -16,7 +16,7 @@ from nettrim.bundle import write_json, write_manifest
 from nettrim.certificate import build_certificate
 from nettrim.deploy import Deployment, DeployOptions, golden_vectors
 from nettrim.errors import VerificationError
-from nettrim.report import build_report
+from nettrim.report import build_report, number_text, percent_text, size_text
 from nettrim.toolchain import (
     MissingToolError,
     ToolchainError,
@@ -64,6 +64,7 @@ def write_deployment(
     report["verification"] = verify_written(folder, deployment, golden, program)
     report["build"] = {**facts, "program": program, "notes": notes}
     write_json(folder / "report.json", report)
+    (folder / "report.html").write_text(_render_html(report), encoding="utf-8")
     write_json(folder / "certificate.json", build_certificate(deployment))
     (folder / "README.md").write_text(_render_readme(deployment, program, len(golden[0])), encoding="utf-8")
     write_manifest(folder, _manifest_facts(deployment, options, facts))
@@ -216,9 +217,7 @@ def _port(deployment: Deployment, name: str) -> dict[str, Any]:
 def _render_readme(deployment: Deployment, program: str | None, golden_samples: int) -> str:
     graph = deployment.networks.deployed
     entry, output = _port(deployment, graph.inputs[0]), _port(deployment, graph.outputs[0])
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701  # Markdown, not HTML
-    template = environment.from_string((resources.files("nettrim") / "templates" / "README.md.j2").read_text("utf-8"))
-    return template.render(
+    return _template("README.md.j2").render(
         name=deployment.name,
         board=deployment.inputs.board,
         version=importlib.metadata.version("nettrim"),
@@ -232,6 +231,20 @@ def _render_readme(deployment: Deployment, program: str | None, golden_samples: 
         output_scale=f"{output['scale']:.9g}",
         output_zero_point=output["zero_point"],
     )
+
+
+def _render_html(report: dict[str, Any]) -> str:
+    return _template("report.html.j2").render(report=report, percent=percent_text, size=size_text, number=number_text)
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=name.endswith(".html.j2"),  # the others are Markdown
+    )
+    return environment.from_string((resources.files("nettrim") / "templates" / name).read_text("utf-8"))
 
 
 def _preprocessing(deployment: Deployment) -> str:

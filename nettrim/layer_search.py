@@ -52,7 +52,7 @@ class SearchSettings:
     admm: AdmmSettings = field(default_factory=AdmmSettings)
     refit: RefitSettings = field(default_factory=RefitSettings)
     screen_eps_rel: float = 2e-3
-    screen_margin: float = 1e-2
+    screen_margin: float = 3e-2
     screen_iterations: int = 100
     surplus: float = 0.8
     rounds: int = 5
@@ -167,7 +167,7 @@ def _find_epsilon(
     last: tuple[float, float] | None = None
     for _ in range(settings.max_solves):
         iterate(layer, state, float(np.exp(x)) * norm, settings.screen)
-        kept = int(np.count_nonzero(state.W_sparse[:-1]))
+        kept = sum(np.count_nonzero(block.W_sparse[:-1]) for block in state.blocks)
         if math.ceil(window[0]) <= kept <= window[1]:
             return float(np.exp(x)) * norm
         low, high = (x, high) if kept > window[0] else (low, x)

@@ -1,5 +1,7 @@
 """Small closed-form steps of the solver: soft thresholding and projections."""
 
+import math
+
 import numpy as np
 
 from nettrim_runtime.graph import Array
@@ -42,14 +44,27 @@ def ball_excess(excess: Array, radius: float, in_ball: Array | None = None) -> A
     in_ball : Array or None
         1.0 for entries that share the ball, 0.0 for those that may keep nothing; None when all share it.
     """
-    shared = excess if in_ball is None else excess * in_ball
-    norm = frobenius_norm(shared)
-    kept = 1.0 if norm <= radius else radius / norm
+    return drop_kept_share(excess, kept_share(shared_square(excess, in_ball), radius), in_ball)
+
+
+def shared_square(excess: Array, in_ball: Array | None = None) -> float:
+    """Return the sum of squares of the entries that share the ball."""
+    flat = (excess if in_ball is None else excess * in_ball).reshape(-1)
+    return float(np.vdot(flat, flat))
+
+
+def kept_share(square: float, radius: float) -> float:
+    """Return the factor that takes a norm, given squared, onto a ball: min(1, radius / norm)."""
+    norm = math.sqrt(square)
+    return 1.0 if norm <= radius else radius / norm
+
+
+def drop_kept_share(excess: Array, kept: float, in_ball: Array | None = None) -> Array:
+    """Take from an excess, in place, the share that the ball allows: times (1 - kept) for the ball's entries."""
     if in_ball is None:
         excess *= np.asarray(1.0 - kept, excess.dtype)
-        return excess
-    shared *= np.asarray(kept, excess.dtype)
-    excess -= shared
+    else:
+        excess *= 1 - np.asarray(kept, excess.dtype) * in_ball
     return excess
 
 
@@ -64,5 +79,4 @@ def project_to_ball(z: Array, lower: Array, upper: Array, radius: float, in_ball
 
 def frobenius_norm(x: Array) -> float:
     """Return the square root of the sum of squares of all entries."""
-    flat = x.reshape(-1)
-    return float(np.sqrt(np.vdot(flat, flat)))
+    return math.sqrt(shared_square(x))

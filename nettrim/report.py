@@ -52,13 +52,32 @@ def print_report(report: dict[str, Any], deployment: Deployment, console: Consol
     console.print(_table(report))
     totals = report["totals"]
     console.print(
-        f"size: float32 {_bytes(totals['float_bytes'])} -> int8 {_bytes(totals['dense_bytes'])} -> "
-        f"stored {_bytes(totals['stored_bytes'])} ({totals['compression_ratio']:.1f} times smaller than float32)"
+        f"size: float32 {size_text(totals['float_bytes'])} -> int8 {size_text(totals['dense_bytes'])} -> "
+        f"stored {size_text(totals['stored_bytes'])} ({totals['compression_ratio']:.1f} times smaller than float32)"
     )
     console.print(_accuracy_line(report))
     board = deployment.inputs.board
     console.print(_bar("RAM", totals["ram_bytes"], board.ram_bytes))
     console.print(_bar("Flash", totals["flash_bytes"], board.flash_bytes))
+
+
+def size_text(count: int) -> str:
+    """Return a number of bytes as people read it, in powers of ten."""
+    if count < 1000:
+        return f"{count} B"
+    if count < 1_000_000:
+        return f"{count / 1000:.1f} kB"
+    return f"{count / 1_000_000:.2f} MB"
+
+
+def number_text(value: float | None) -> str:
+    """Return three significant digits, or a dash for nothing."""
+    return "-" if value is None else f"{value:.3g}"
+
+
+def percent_text(share: float) -> str:
+    """Return a share of 1 in per cent."""
+    return f"{share:.2%}"
 
 
 def _goal(deployment: Deployment) -> dict[str, Any]:
@@ -153,17 +172,17 @@ def _table(report: dict[str, Any]) -> Table:
             _count(layer["nnz"]),
             f"{layer['sparsity']:.1%}",
             layer["format"],
-            _bytes(layer["stored_bytes"]),
+            size_text(layer["stored_bytes"]),
             f"{layer['error_pruned']:.4f}",
             f"{layer['error_deployed']:.4f}",
-            _number(layer["distance"]),
-            _number(layer["epsilon"]),
-            _number(layer["relative_gap"]),
+            number_text(layer["distance"]),
+            number_text(layer["epsilon"]),
+            number_text(layer["relative_gap"]),
             layer["status"],
         )
     totals = report["totals"]
     counts = (_count(totals[name]) for name in ("macs", "parameters", "nnz"))
-    table.add_row("total", "", *counts, f"{totals['sparsity']:.1%}", "", _bytes(totals["stored_bytes"]))
+    table.add_row("total", "", *counts, f"{totals['sparsity']:.1%}", "", size_text(totals["stored_bytes"]))
     return table
 
 
@@ -183,26 +202,14 @@ def _accuracy_line(report: dict[str, Any]) -> str:
 
 def _bar(name: str, used: int, available: int | None) -> str:
     if available is None:
-        return f"{name + ':':7}{_bytes(used)}"
+        return f"{name + ':':7}{size_text(used)}"
     share = used / available
     filled = min(BAR_WIDTH, round(share * BAR_WIDTH))
     bar = "=" * filled + " " * (BAR_WIDTH - filled)
-    return f"{name + ':':7}\\[{bar}] {share:.1%} (used {_bytes(used)} of {_bytes(available)})"
-
-
-def _bytes(count: int) -> str:
-    if count < 1000:
-        return f"{count} B"
-    if count < 1_000_000:
-        return f"{count / 1000:.1f} kB"
-    return f"{count / 1_000_000:.2f} MB"
+    return f"{name + ':':7}\\[{bar}] {share:.1%} (used {size_text(used)} of {size_text(available)})"
 
 
 def _count(value: int) -> str:
     if value < 10_000:
         return str(value)
     return f"{value / 1000:.0f}k" if value < 10_000_000 else f"{value / 1_000_000:.0f}M"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
