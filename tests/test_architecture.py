@@ -23,7 +23,7 @@ ALLOWED_LIBRARIES = {
     "nettrim_boards": set(),
     "nettrim_runtime": {"numpy"},
     "nettrim_exporters": {"numpy", "flatbuffers", "jinja2"},
-    "nettrim": {"numpy", "scipy", "onnx", "google", "jinja2", "typer", "rich"},
+    "nettrim": {"numpy", "scipy", "onnx", "google", "jinja2", "typer", "rich", "threadpoolctl"},
 }
 OPTIONAL_LIBRARIES = {
     "torch",
