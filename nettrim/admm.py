@@ -171,32 +171,8 @@ def solve(problem: LayerProblem, settings: AdmmSettings | None = None) -> LayerS
 
 def prepare(problem: LayerProblem) -> PreparedLayer:
     """Reduce, scale so that both splits weigh alike, and factorise once for all neurons and epsilons."""
-    floor, ceiling = problem.lower.max(axis=1), problem.upper.min(axis=1)
-    live_inputs, live_outputs = problem.live_inputs, floor > ceiling
-    A = np.concatenate([problem.X[live_inputs], np.ones((1, problem.X.shape[1]), np.float32)])
-    units = np.ones(len(A))
-    gram = gram_matrix(A)
-    units[-1] = np.sqrt(np.trace(gram[:-1, :-1]) / max(A[:-1].size, 1)) or 1.0
-    gram *= units * units[:, np.newaxis]
-    factor = HARD_SCALE if problem.constraint == "hard" else DISTANCE_SCALE
-    scale = factor * float(np.sqrt(np.trace(gram) / len(A)))
-    C = gram / scale**2
-    C[np.diag_indices(len(C) - 1)] += 1.0  # the bias has no second copy
-    A *= (units / scale).astype(np.float32)[:, np.newaxis]
-    return PreparedLayer(
-        problem=problem,
-        live_inputs=live_inputs,
-        live_outputs=live_outputs,
-        constant=np.clip(problem.bias, floor, np.maximum(floor, ceiling)),
-        A=A,
-        C_inverse=np.linalg.inv(C).astype(np.float32),
-        lower=problem.lower[live_outputs] / np.float32(scale),
-        upper=problem.upper[live_outputs] / np.float32(scale),
-        ball=in_ball(problem)[live_outputs].astype(np.float32) if problem.constraint == "hard" else None,
-        scale=scale,
-        bias_unit=float(units[-1]),
-        weight_unit=frobenius_norm(problem.W) / math.sqrt(problem.W.size) or 1.0,
-    )
+    with threadpool_limits(limits=1):  # the same sums whatever the number of cores
+        return _prepare(problem)
 
 
 def initial_state(layer: PreparedLayer, settings: AdmmSettings) -> AdmmState:
@@ -206,7 +182,8 @@ def initial_state(layer: PreparedLayer, settings: AdmmSettings) -> AdmmState:
     W = np.concatenate([problem.W[np.ix_(layer.live_inputs, layer.live_outputs)], bias[np.newaxis]])
     n_blocks = max(1, min(-(-W.shape[1] // BLOCK_NEURONS), layer.A.size * W.shape[1] // BLOCK_MACS))
     edges = np.linspace(0, W.shape[1], n_blocks + 1).astype(int)
-    blocks = tuple(_block(layer, W, slice(start, stop)) for start, stop in itertools.pairwise(edges))
+    with threadpool_limits(limits=1):
+        blocks = tuple(_block(layer, W, slice(start, stop)) for start, stop in itertools.pairwise(edges))
     return AdmmState(blocks, settings.rho / layer.weight_unit)
 
 
@@ -241,6 +218,35 @@ def sparse_weights(layer: PreparedLayer, state: AdmmState) -> tuple[Array, Array
     bias = layer.constant.copy()
     bias[layer.live_outputs] = sparse[-1] * np.float32(layer.bias_unit)
     return W, bias
+
+
+def _prepare(problem: LayerProblem) -> PreparedLayer:
+    floor, ceiling = problem.lower.max(axis=1), problem.upper.min(axis=1)
+    live_inputs, live_outputs = problem.live_inputs, floor > ceiling
+    A = np.concatenate([problem.X[live_inputs], np.ones((1, problem.X.shape[1]), np.float32)])
+    units = np.ones(len(A))
+    gram = gram_matrix(A)
+    units[-1] = np.sqrt(np.trace(gram[:-1, :-1]) / max(A[:-1].size, 1)) or 1.0
+    gram *= units * units[:, np.newaxis]
+    factor = HARD_SCALE if problem.constraint == "hard" else DISTANCE_SCALE
+    scale = factor * float(np.sqrt(np.trace(gram) / len(A)))
+    C = gram / scale**2
+    C[np.diag_indices(len(C) - 1)] += 1.0  # the bias has no second copy
+    A *= (units / scale).astype(np.float32)[:, np.newaxis]
+    return PreparedLayer(
+        problem=problem,
+        live_inputs=live_inputs,
+        live_outputs=live_outputs,
+        constant=np.clip(problem.bias, floor, np.maximum(floor, ceiling)),
+        A=A,
+        C_inverse=np.linalg.inv(C).astype(np.float32),
+        lower=problem.lower[live_outputs] / np.float32(scale),
+        upper=problem.upper[live_outputs] / np.float32(scale),
+        ball=in_ball(problem)[live_outputs].astype(np.float32) if problem.constraint == "hard" else None,
+        scale=scale,
+        bias_unit=float(units[-1]),
+        weight_unit=frobenius_norm(problem.W) / math.sqrt(problem.W.size) or 1.0,
+    )
 
 
 def _block(layer: PreparedLayer, W: Array, neurons: slice) -> NeuronBlock:

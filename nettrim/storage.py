@@ -15,13 +15,13 @@ Array = npt.NDArray[Any]
 
 # Density below which a CSR layer of the C kernels takes fewer instructions than a dense one: the smallest over the
 # layers that `python -m benchmarks.kernels` counts in emulation with the board's compile flags (found in
-# benchmarks/results/kernels.json), rounded down: a sparse layer's loads are gathers, which cost more cycles than their
-# share of the instructions says, and a dense layer's NEON loads bring 16 weights at once.
+# benchmarks/results/kernels.json), rounded down to a multiple of 0.05. Instructions flatter sparse layers: their loads
+# are gathers, while a dense layer's NEON loads bring 16 weights at once.
 SPARSE_WINS_BELOW = {
-    "cortex-a72": {"Dense": 0.06, "Conv2d": 0.06},
+    "cortex-a72": {"Dense": 0.05, "Conv2d": 0.05},
     "cortex-m4": {"Dense": 0.45, "Conv2d": 0.7},
 }
-SPARSE_WINS_BELOW_ELSEWHERE = {"Dense": 0.05, "Conv2d": 0.1}
+SPARSE_WINS_BELOW_ELSEWHERE = {"Dense": 0.05, "Conv2d": 0.05}
 
 
 def smallest_formats(graph: Graph) -> Graph:

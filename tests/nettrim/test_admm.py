@@ -233,6 +233,17 @@ def test_two_solves_give_the_same_bytes() -> None:
     assert first.relative_gap == second.relative_gap
 
 
+def test_blocks_of_neurons_in_threads_give_the_same_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_problem(21, shape=(20, 10, 100))
+    whole = solve(problem, EXACT)
+    monkeypatch.setattr("nettrim.admm.BLOCK_NEURONS", 3)
+    monkeypatch.setattr("nettrim.admm.BLOCK_MACS", 1)
+    assert len(initial_state(prepare(problem), EXACT).blocks) == 4
+    first, second = solve(problem, EXACT), solve(problem, EXACT)
+    assert first.W.tobytes() == second.W.tobytes()
+    np.testing.assert_allclose(first.W, whole.W, atol=1e-3)  # float32 sums in another order
+
+
 def test_inputs_are_not_changed() -> None:
     problem = random_problem(22)
     before = [array.copy() for array in (problem.X, problem.W, problem.bias, problem.lower)]
@@ -247,7 +258,7 @@ def test_interrupt_comes_through() -> None:
     timer = threading.Timer(0.3, _thread.interrupt_main)
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        solve(random_problem(23), endless)
+        solve(random_problem(23, shape=(100, 100, 3000)), endless)  # large enough for threads
     timer.join()
 
 

@@ -105,7 +105,27 @@ def test_path_keeps_the_order_asked_for_and_falls_with_epsilon() -> None:
     counts = [nnz for _, nnz, _ in sorted(path)]
     assert counts == sorted(counts, reverse=True)
     for relative_epsilon, _, reached in path:
-        assert reached == pytest.approx(relative_epsilon * problem.target_norm, rel=0.02)  # the screen's margin
+        assert reached == pytest.approx(relative_epsilon * problem.target_norm, rel=0.04)  # the screen's margin
+
+
+@pytest.mark.parametrize("shape", [(12, 4, 2), (12, 4, 6), (40, 3, 5)])
+def test_fewer_samples_than_weights_still_give_the_count(shape: tuple[int, int, int]) -> None:
+    problem = random_problem(12, shape=shape, activation=ActivationFunction.NONE)
+    nnz = problem.W.size // 2
+    assert solve_to_nnz(problem, nnz).nnz == nnz
+
+
+def test_one_sample_is_answered_by_the_bias() -> None:
+    solution = solve_to_nnz(random_problem(12, shape=(12, 4, 1)), 20)
+    assert (solution.nnz, solution.distance) == (0, 0.0)
+
+
+def test_layer_that_never_speaks_needs_no_weights() -> None:
+    problem = random_problem(13)
+    silent = build_problem(problem.X, problem.W, problem.bias - 1000, problem.activation)
+    for solution in (solve_to_epsilon(silent), solve_to_nnz(silent, 10)):
+        assert solution.status is SolverStatus.SOLVED
+        assert (solution.nnz, solution.distance) == (0, 0.0)
 
 
 def test_two_searches_give_the_same_bytes() -> None:
@@ -115,13 +135,13 @@ def test_two_searches_give_the_same_bytes() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sparsity", "points"), [(0.7, 0.1), (0.9, 1.2)])
-def test_lenet_300_100_keeps_its_accuracy_with_half_the_samples(sparsity: float, points: float) -> None:
+@pytest.mark.parametrize(("sparsity", "points"), [(0.75, 0.3), (0.9, 1.5)])
+def test_lenet_300_100_keeps_its_accuracy_with_few_samples(sparsity: float, points: float) -> None:
     torch = pytest.importorskip("torch")
     state = torch.load(shared_data("models/lenet_300_100_mnist.pt"), weights_only=True)
     layers = [(state[f"{i}.weight"].numpy().T, state[f"{i}.bias"].numpy()) for i in (0, 2, 4)]
     with np.load(shared_data("mnist.npz")) as digits:
-        X = digits["x_train"][:5000].reshape(-1, 784).T / np.float32(255)
+        X = digits["x_train"][:3000].reshape(-1, 784).T / np.float32(255)
         test_data, labels = digits["x_test"].reshape(-1, 784) / np.float32(255), digits["y_test"]
     pruned = []
     for (W, bias), activation in zip(layers, ["relu", "relu", "none"], strict=True):

@@ -1,9 +1,11 @@
-/* A plugin for qemu-aarch64 that counts executed instructions, all of them and those between two marker instructions.
+/* A plugin for QEMU that counts executed instructions, all of them and those between two marker instructions.
  *
  *   qemu-aarch64 -plugin instruction_counter.so,out=FILE PROGRAM
+ *   qemu-system-arm -M netduinoplus2 -plugin instruction_counter.so,out=FILE -kernel FIRMWARE
  *
- * FILE then holds one line: {"total": T, "marked": M, "runs": R}. The markers are `orr x27, x27, x27` (begin) and
- * `orr x28, x28, x28` (end), which no compiler writes; they are not counted in M. One guest thread only.
+ * When QEMU ends, FILE holds one line: {"total": T, "marked": M, "runs": R}. The markers are `orr x27, x27, x27` (begin)
+ * and `orr x28, x28, x28` (end) in A64, `mov r11, r11` and `mov r12, r12` in Thumb. No compiler writes them; they are
+ * not counted in M. One guest thread, or one core, only.
  *
  * QEMU 4.2 to 8.2 speak version 1 of the plugin interface. Its header is not packaged, so the few declarations used
  * here are written out after the interface's documentation (https://www.qemu.org/docs/master/devel/tcg-plugins.html). */
@@ -40,9 +42,15 @@ extern size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *instruction);
 
 EXPORT int qemu_plugin_version = 1;
 
-/* A64 "ORR (shifted register)": 0xAA000000 | Rm << 16 | Rn << 5 | Rd, little-endian. */
-static const uint8_t marker_begin[4] = {0x7B, 0x03, 0x1B, 0xAA};
-static const uint8_t marker_end[4] = {0x9C, 0x03, 0x1C, 0xAA};
+typedef struct {
+    size_t size;
+    uint8_t bytes[4]; /* little-endian */
+} marker;
+
+/* A64 "ORR (shifted register)": 0xAA000000 | Rm << 16 | Rn << 5 | Rd; Thumb "MOV (register)", T1: 0x4600 | Rd[3] << 7 |
+ * Rm << 3 | Rd[2:0]. A guest executes only one of the two sets; the lengths keep them apart. */
+static const marker begin_markers[] = {{4, {0x7B, 0x03, 0x1B, 0xAA}}, {2, {0xDB, 0x46}}};
+static const marker end_markers[] = {{4, {0x9C, 0x03, 0x1C, 0xAA}}, {2, {0xE4, 0x46}}};
 
 static char out_path[4096];
 static uint64_t plain, markers, runs, marked, plain_at_begin;
@@ -64,9 +72,16 @@ static void at_end(unsigned int cpu, void *data)
     marked += plain - plain_at_begin;
 }
 
-static bool is_marker(struct qemu_plugin_insn *instruction, const uint8_t marker[4])
+static bool is_one_of(struct qemu_plugin_insn *instruction, const marker set[2])
 {
-    return qemu_plugin_insn_size(instruction) == 4 && memcmp(qemu_plugin_insn_data(instruction), marker, 4) == 0;
+    const size_t size = qemu_plugin_insn_size(instruction);
+    const void *bytes = qemu_plugin_insn_data(instruction);
+    for (int i = 0; i < 2; i++) {
+        if (size == set[i].size && memcmp(bytes, set[i].bytes, size) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static void at_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *block)
@@ -75,9 +90,9 @@ static void at_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *block)
     (void)id;
     for (size_t i = 0; i < count; i++) {
         struct qemu_plugin_insn *instruction = qemu_plugin_tb_get_insn(block, i);
-        if (is_marker(instruction, marker_begin)) {
+        if (is_one_of(instruction, begin_markers)) {
             qemu_plugin_register_vcpu_insn_exec_cb(instruction, at_begin, QEMU_PLUGIN_CB_NO_REGS, NULL);
-        } else if (is_marker(instruction, marker_end)) {
+        } else if (is_one_of(instruction, end_markers)) {
             qemu_plugin_register_vcpu_insn_exec_cb(instruction, at_end, QEMU_PLUGIN_CB_NO_REGS, NULL);
         } else {
             qemu_plugin_register_vcpu_insn_exec_inline(instruction, QEMU_PLUGIN_INLINE_ADD_U64, &plain, 1);

@@ -22,6 +22,22 @@
 #error "nettrim: define NT_ALIGN16 for this compiler: it stands before a declaration and aligns it to 16 bytes"
 #endif
 
+/* Functions with an inner loop. A 32-bit Arm has 14 registers: inlined, the loop would spill into memory for the sake
+ * of what is around it. Elsewhere inlining pays: it makes the counts constant. */
+#if defined(__GNUC__) && defined(__arm__)
+#define NT_LOOP static __attribute__((noinline, unused))
+#elif defined(__GNUC__)
+#define NT_LOOP static inline __attribute__((always_inline))
+#else
+#define NT_LOOP static inline
+#endif
+
+#if defined(__GNUC__) && !defined(__clang__) /* which unrolls no loop of unknown length unasked */
+#define NT_UNROLL _Pragma("GCC unroll 4")
+#else
+#define NT_UNROLL
+#endif
+
 #ifdef __cplusplus
 #define NT_RESTRICT __restrict
 #else
@@ -38,6 +54,7 @@ typedef char nt_right_shift_must_be_arithmetic[(((int32_t)-3 >> 1) == -2) ? 1 : 
 
 enum {
     NT_BLOCK = 16,           /* channels that are summed side by side in registers */
+    NT_SUMS = 4,             /* outputs that share each load of an input, windows that share each load of a weight */
     NT_SATURATED = 256,      /* this far from the zero point every output is at the end of its range */
     NT_SUM_SHIFT = 12,       /* softmax: from Q0.31 exponentials to the Q12.19 sum */
     NT_PROBABILITY_BITS = 8, /* softmax: outputs are Q0.8 */
@@ -175,6 +192,29 @@ static inline int32_t nt_dot(int32_t accumulator, const int8_t *weight, const in
     return accumulator;
 }
 
+/* NT_SUMS outputs of one window of height rows, n values each; output_step lies between two outputs' weights. */
+NT_LOOP void nt_dot_outputs(int32_t *NT_RESTRICT sums, const int8_t *weight, int32_t output_step, const int8_t *in,
+                            int32_t height, int32_t row_step, int32_t n)
+{
+    int32_t sum0 = sums[0], sum1 = sums[1], sum2 = sums[2], sum3 = sums[3];
+    for (int32_t i = 0; i < height; ++i, weight += n) {
+        const int8_t *row = in + i * row_step;
+        const int8_t *weight1 = weight + output_step;
+        const int8_t *weight2 = weight1 + output_step;
+        const int8_t *weight3 = weight2 + output_step;
+        for (int32_t j = 0; j < n; ++j) {
+            sum0 += weight[j] * row[j];
+            sum1 += weight1[j] * row[j];
+            sum2 += weight2[j] * row[j];
+            sum3 += weight3[j] * row[j];
+        }
+    }
+    sums[0] = sum0;
+    sums[1] = sum1;
+    sums[2] = sum2;
+    sums[3] = sum3;
+}
+
 static inline uint32_t nt_row_start(const nt_csr *matrix, int32_t row)
 {
     switch (matrix->indptr_bytes) {
@@ -187,35 +227,97 @@ static inline uint32_t nt_row_start(const nt_csr *matrix, int32_t row)
     }
 }
 
-static inline int32_t nt_csr_dot(int32_t accumulator, const nt_csr *matrix, int32_t row, const int8_t *in)
+static inline uint32_t nt_index(const void *indices, int32_t k, int32_t index_bytes)
 {
-    const uint32_t end = nt_row_start(matrix, row + 1);
-    uint32_t k = nt_row_start(matrix, row);
-    switch (matrix->index_bytes) {
+    switch (index_bytes) {
     case 1:
-        for (; k < end; ++k) {
-            accumulator += matrix->values[k] * in[((const uint8_t *)matrix->indices)[k]];
-        }
-        break;
+        return ((const uint8_t *)indices)[k];
     case 2:
-        for (; k < end; ++k) {
-            accumulator += matrix->values[k] * in[((const uint16_t *)matrix->indices)[k]];
-        }
-        break;
+        return ((const uint16_t *)indices)[k];
     default:
-        for (; k < end; ++k) {
-            accumulator += matrix->values[k] * in[((const uint32_t *)matrix->indices)[k]];
-        }
-        break;
+        return ((const uint32_t *)indices)[k];
+    }
+}
+
+/* One row of n weights. index_bytes is a constant in every call: no switch is left in the loop. */
+static inline int32_t nt_csr_sum(int32_t accumulator, const int8_t *values, const void *indices, int32_t n,
+                                 const int8_t *in, int32_t index_bytes)
+{
+    NT_UNROLL
+    for (int32_t k = 0; k < n; ++k) {
+        accumulator += values[k] * in[nt_index(indices, k, index_bytes)];
     }
     return accumulator;
+}
+
+/* The same for NT_SUMS windows, step apart. */
+static inline void nt_csr_sums(int32_t *NT_RESTRICT sums, const int8_t *values, const void *indices, int32_t n,
+                               const int8_t *in, int32_t step, int32_t index_bytes)
+{
+    int32_t sum0 = sums[0], sum1 = sums[1], sum2 = sums[2], sum3 = sums[3];
+    for (int32_t k = 0; k < n; ++k) {
+        const int32_t weight = values[k];
+        const int8_t *pixel = in + nt_index(indices, k, index_bytes);
+        sum0 += weight * pixel[0];
+        sum1 += weight * pixel[step];
+        sum2 += weight * pixel[2 * step];
+        sum3 += weight * pixel[3 * step];
+    }
+    sums[0] = sum0;
+    sums[1] = sum1;
+    sums[2] = sum2;
+    sums[3] = sum3;
+}
+
+NT_LOOP int32_t nt_csr_dot(int32_t accumulator, const nt_csr *matrix, int32_t row, const int8_t *in)
+{
+    const uint32_t start = nt_row_start(matrix, row);
+    const int32_t n = (int32_t)(nt_row_start(matrix, row + 1) - start);
+    const int8_t *values = matrix->values + start;
+    const void *indices = (const uint8_t *)matrix->indices + start * (uint32_t)matrix->index_bytes;
+    switch (matrix->index_bytes) {
+    case 1:
+        return nt_csr_sum(accumulator, values, indices, n, in, 1);
+    case 2:
+        return nt_csr_sum(accumulator, values, indices, n, in, 2);
+    default:
+        return nt_csr_sum(accumulator, values, indices, n, in, 4);
+    }
+}
+
+NT_LOOP void nt_csr_dot_windows(int32_t *sums, const nt_csr *matrix, int32_t row, const int8_t *in, int32_t step)
+{
+    const uint32_t start = nt_row_start(matrix, row);
+    const int32_t n = (int32_t)(nt_row_start(matrix, row + 1) - start);
+    const int8_t *values = matrix->values + start;
+    const void *indices = (const uint8_t *)matrix->indices + start * (uint32_t)matrix->index_bytes;
+    switch (matrix->index_bytes) {
+    case 1:
+        nt_csr_sums(sums, values, indices, n, in, step, 1);
+        break;
+    case 2:
+        nt_csr_sums(sums, values, indices, n, in, step, 2);
+        break;
+    default:
+        nt_csr_sums(sums, values, indices, n, in, step, 4);
+        break;
+    }
 }
 
 /* weight (n_outputs, n_inputs) */
 static inline void nt_dense(int32_t n_outputs, int32_t n_inputs, const int8_t *weight, const nt_output *output,
                             const int8_t *in, int8_t *out)
 {
-    for (int32_t o = 0; o < n_outputs; ++o) {
+    const int32_t whole = n_outputs - n_outputs % NT_SUMS;
+    int32_t sums[NT_SUMS];
+    for (int32_t o = 0; o < whole; o += NT_SUMS) {
+        memcpy(sums, output->bias + o, sizeof sums);
+        nt_dot_outputs(sums, weight + o * n_inputs, n_inputs, in, 1, 0, n_inputs);
+        for (int32_t k = 0; k < NT_SUMS; ++k) {
+            out[o + k] = nt_requantize_dense(output, o + k, sums[k]);
+        }
+    }
+    for (int32_t o = whole; o < n_outputs; ++o) {
         out[o] = nt_requantize_dense(output, o, nt_dot(output->bias[o], weight + o * n_inputs, in, n_inputs));
     }
 }
@@ -242,13 +344,23 @@ static inline void nt_conv2d(const nt_conv *conv, const int8_t *weight, const nt
                              int8_t *out)
 {
     const int32_t run = conv->kernel_width * conv->group_channels;
+    const int32_t size = conv->kernel_height * run;
+    const int32_t whole = conv->n_outputs - conv->n_outputs % NT_SUMS;
+    int32_t sums[NT_SUMS];
     for (int32_t y = 0; y < conv->out_height; ++y) {
         for (int32_t x = 0; x < conv->out_width; ++x) {
             const int8_t *window = image + y * conv->row_step + x * conv->column_step;
-            const int8_t *row = weight;
-            for (int32_t o = 0; o < conv->n_outputs; ++o) {
+            for (int32_t o = 0; o < whole; o += NT_SUMS) {
+                memcpy(sums, output->bias + o, sizeof sums);
+                nt_dot_outputs(sums, weight + o * size, size, window, conv->kernel_height, conv->tap_row_step, run);
+                for (int32_t k = 0; k < NT_SUMS; ++k) {
+                    *out++ = nt_requantize_conv(output, o + k, sums[k]);
+                }
+            }
+            for (int32_t o = whole; o < conv->n_outputs; ++o) {
                 int32_t accumulator = output->bias[o];
-                for (int32_t i = 0; i < conv->kernel_height; ++i, row += run) {
+                for (int32_t i = 0; i < conv->kernel_height; ++i) {
+                    const int8_t *row = weight + o * size + i * run;
                     accumulator = nt_dot(accumulator, row, window + i * conv->tap_row_step, run);
                 }
                 *out++ = nt_requantize_conv(output, o, accumulator);
@@ -323,8 +435,21 @@ static inline void nt_conv2d_depthwise(const nt_conv *conv, const int8_t *weight
 static inline void nt_conv2d_csr(const nt_conv *conv, const nt_csr *matrix, const nt_output *output,
                                  const int8_t *image, int8_t *out)
 {
+    const int32_t whole = conv->out_width - conv->out_width % NT_SUMS;
+    int32_t sums[NT_SUMS];
     for (int32_t y = 0; y < conv->out_height; ++y) {
-        for (int32_t x = 0; x < conv->out_width; ++x) {
+        for (int32_t x = 0; x < whole; x += NT_SUMS) {
+            const int8_t *window = image + y * conv->row_step + x * conv->column_step;
+            for (int32_t o = 0; o < conv->n_outputs; ++o) {
+                sums[0] = sums[1] = sums[2] = sums[3] = output->bias[o];
+                nt_csr_dot_windows(sums, matrix, o, window, conv->column_step);
+                for (int32_t k = 0; k < NT_SUMS; ++k) {
+                    out[k * conv->n_outputs + o] = nt_requantize_conv(output, o, sums[k]);
+                }
+            }
+            out += NT_SUMS * conv->n_outputs;
+        }
+        for (int32_t x = whole; x < conv->out_width; ++x) {
             const int8_t *window = image + y * conv->row_step + x * conv->column_step;
             for (int32_t o = 0; o < conv->n_outputs; ++o) {
                 *out++ = nt_requantize_conv(output, o, nt_csr_dot(output->bias[o], matrix, o, window));

@@ -1,0 +1,1 @@
+"""What nettrim is measured by: `python -m benchmarks.NAME` prints a table and writes its figures as JSON."""
