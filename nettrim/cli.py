@@ -94,7 +94,7 @@ def deploy(
         arch=arch,
         seed=seed,
     )
-    console, messages = _console(), Console(stderr=True, soft_wrap=True)
+    console, messages = _console(), Console(stderr=True, soft_wrap=True, highlight=False)
     check_output(options.folder, force=force)
     inputs = read_inputs(options)
     for warning in inputs.warnings:
@@ -103,6 +103,8 @@ def deploy(
         deployment = build(options, inputs, say)
         with new_bundle(options.folder) as partial:
             report = write_deployment(partial, deployment, options, say)
+    for warning in deployment.warnings[len(inputs.warnings) :]:
+        messages.print(f"warning: {warning}", markup=False)
     for note in report["build"]["notes"]:
         messages.print(f"note: {note}", markup=False)
     if as_json:
@@ -189,8 +191,8 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 def _console() -> Console:
     """Return where results go: as wide as the terminal, and in a pipe wide enough that nothing folds."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(width=PIPE_WIDTH, highlight=False)
 
 
 @contextmanager

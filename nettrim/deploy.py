@@ -36,10 +36,12 @@ from nettrim_exporters.c_header import CModelFacts, c_model_facts, check_c
 from nettrim_exporters.tflite import check_tflite
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.graph import Array, Graph
+from nettrim_runtime.ops import Dense
 
 CAUTIOUS_EPSILON = 0.01  # without data: random inputs say little of the real ones
 BYTES_PER_KEPT_WEIGHT = 2  # a value and an index of one byte: the least that CSR takes
 BYTES_PER_BIAS = 4
+LOW_AGREEMENT = 0.99  # below it the result carries a warning
 ERROR_SAMPLES = 1000  # held-out samples that the per-layer errors are measured on
 
 
@@ -115,6 +117,11 @@ class Deployment:
     agreement: Agreement
     accuracy: Accuracy | None
     errors: dict[str, tuple[float, float]]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know of the data and of the result."""
+        return (*self.inputs.warnings, *_overfit_warnings(self), *_agreement_warnings(self.agreement))
 
     @property
     def ram_bytes(self) -> int:
@@ -201,6 +208,28 @@ def golden_vectors(deployment: Deployment, n_samples: int = 32) -> tuple[Array, 
     graph = deployment.networks.deployed
     inputs = graph.quantization(graph.inputs[0]).quantize(deployment.inputs.held_out.x[:n_samples])
     return inputs, run_graph(graph, inputs)
+
+
+def _overfit_warnings(deployment: Deployment) -> tuple[str, ...]:
+    graph, samples = deployment.inputs.model.graph, len(deployment.inputs.fit)
+    wide = [
+        layer.name
+        for layer in graph.layers
+        if isinstance(layer, Dense) and graph.tensors[layer.weight].shape[1] > samples
+    ]
+    warning = (
+        f"{samples} samples to fit are fewer than the inputs of {', '.join(wide)}: what is pruned there may fit these "
+        "samples only; give more calibration samples"
+    )
+    return (warning,) if wide else ()
+
+
+def _agreement_warnings(agreement: Agreement) -> tuple[str, ...]:
+    warning = (
+        f"the deployed network answers otherwise than the original on {1 - agreement.deployed:.1%} of the held-out "
+        "samples; ask for less --sparsity or a smaller --relative-epsilon, or give more calibration samples"
+    )
+    return (warning,) if agreement.deployed < LOW_AGREEMENT else ()
 
 
 def _check_ram(graph: Graph, board: Board) -> None:

@@ -19,6 +19,7 @@ Array = npt.NDArray[Any]
 
 ALLOCATION_ROWS = 2500  # columns a layer for the path that shares a sparsity among the layers
 PATH_EPSILONS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
+KEPT_DENSE = "kept dense"  # the status of grouped convolutions, which have few weights
 SMALLEST_EPSILON = 1e-3  # of the path: there a layer keeps all its weights
 
 
@@ -60,7 +61,7 @@ class PruneSettings:
 
 @dataclass(frozen=True, eq=False)
 class PrunedLayer:
-    """What happened to one layer; ``solution`` is None when it was kept dense, and ``status`` says why."""
+    """What happened to one layer; ``solution`` is None when it was kept dense."""
 
     name: str
     status: str
@@ -102,7 +103,7 @@ def prune(
     pruned, results = graph, []
     for layer in graph.layers:
         if not is_prunable(layer):
-            results.append(PrunedLayer(layer.name, "kept dense: a grouped convolution has few weights", None))
+            results.append(PrunedLayer(layer.name, KEPT_DENSE, None))
             continue
         on_layer(f"pruning {layer.name}")
         source = pruned if settings.mode is Mode.CASCADE else graph

@@ -1,6 +1,7 @@
 """What a deployment is, in numbers: report.json, and the table and bars that people read."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +15,19 @@ from nettrim_runtime.ops import Layer
 
 REPORT_VERSION = 1
 BAR_WIDTH = 30
+LONGEST_NAME, LONGEST_NAME_NARROW = 45, 25
+WIDE_COLUMNS = 140  # a terminal narrower than this gets the columns that fit 80
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of the layer table; those that are not ``always`` need a wide terminal."""
+
+    heading: str
+    text: Callable[[dict[str, Any]], str]
+    is_number: bool = True
+    always: bool = True
+    has_total: bool = False
 
 
 def build_report(deployment: Deployment) -> dict[str, Any]:
@@ -36,7 +50,7 @@ def build_report(deployment: Deployment) -> dict[str, Any]:
             "fit_samples": len(inputs.fit),
             "held_out_samples": len(inputs.held_out),
             "synthetic": inputs.fit.is_synthetic,
-            "warnings": list(inputs.warnings),
+            "warnings": list(deployment.warnings),
         },
         "layers": layers,
         "totals": _totals(deployment, layers),
@@ -49,7 +63,7 @@ def print_report(report: dict[str, Any], deployment: Deployment, console: Consol
     """Print the layer table, totals, accuracy, and bars of the board's memory."""
     for note in report["model"]["notes"]:
         console.print(note)
-    console.print(_table(report))
+    console.print(_table(report, console.width))
     totals = report["totals"]
     console.print(
         f"size: float32 {size_text(totals['float_bytes'])} -> int8 {size_text(totals['dense_bytes'])} -> "
@@ -155,35 +169,46 @@ def _accuracy(deployment: Deployment) -> dict[str, Any]:
     }
 
 
-def _table(report: dict[str, Any]) -> Table:
+def _table(report: dict[str, Any], width: int) -> Table:
+    columns = [column for column in COLUMNS if column.always or width >= WIDE_COLUMNS]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("layer", "op"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("MACs", "params", "kept", "sparsity", "format", "stored", "err(pruned)", "err(+int8)", "distance"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("epsilon", "gap", "status"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for column in columns:
+        table.add_column(column.heading, justify="right" if column.is_number else "left", no_wrap=True)
+    longest = LONGEST_NAME if width >= WIDE_COLUMNS else LONGEST_NAME_NARROW
     for layer in report["layers"]:
-        table.add_row(
-            layer["name"],
-            layer["op"],
-            _count(layer["macs"]),
-            _count(layer["parameters"]),
-            _count(layer["nnz"]),
-            f"{layer['sparsity']:.1%}",
-            layer["format"],
-            size_text(layer["stored_bytes"]),
-            f"{layer['error_pruned']:.4f}",
-            f"{layer['error_deployed']:.4f}",
-            number_text(layer["distance"]),
-            number_text(layer["epsilon"]),
-            number_text(layer["relative_gap"]),
-            layer["status"],
-        )
-    totals = report["totals"]
-    counts = (_count(totals[name]) for name in ("macs", "parameters", "nnz"))
-    table.add_row("total", "", *counts, f"{totals['sparsity']:.1%}", "", size_text(totals["stored_bytes"]))
+        shown = {**layer, "name": _shortened(str(layer["name"]), longest)}
+        table.add_row(*(column.text(shown) for column in columns))
+    total = {
+        **dict.fromkeys(report["layers"][0] if report["layers"] else (), None),
+        **report["totals"],
+        "name": "total",
+    }
+    table.add_row(*(column.text(total) if column.has_total else "" for column in columns))
     return table
+
+
+def _shortened(name: str, longest: int) -> str:
+    """Leave out the middle of a long name: generated names differ in their ends."""
+    half = (longest - 1) // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"
+
+
+COLUMNS = (
+    Column("layer", lambda layer: str(layer["name"]), is_number=False, has_total=True),
+    Column("op", lambda layer: str(layer["op"]), is_number=False, always=False),
+    Column("MACs", lambda layer: _count(layer["macs"]), always=False, has_total=True),
+    Column("params", lambda layer: _count(layer["parameters"]), has_total=True),
+    Column("kept", lambda layer: _count(layer["nnz"]), has_total=True),
+    Column("sparsity", lambda layer: f"{layer['sparsity']:.1%}", has_total=True),
+    Column("format", lambda layer: str(layer["format"]), is_number=False, always=False),
+    Column("stored", lambda layer: size_text(layer["stored_bytes"]), has_total=True),
+    Column("err(pruned)", lambda layer: f"{layer['error_pruned']:.4f}", always=False),
+    Column("err(+int8)", lambda layer: f"{layer['error_deployed']:.4f}"),
+    Column("distance", lambda layer: number_text(layer["distance"]), always=False),
+    Column("epsilon", lambda layer: number_text(layer["epsilon"]), always=False),
+    Column("gap", lambda layer: number_text(layer["relative_gap"]), always=False),
+    Column("status", lambda layer: str(layer["status"]), is_number=False, always=False),
+)
 
 
 def _accuracy_line(report: dict[str, Any]) -> str:

@@ -104,6 +104,21 @@ def test_without_data_it_works_and_warns_plainly(
     assert certificate["new_inputs"]["synthetic_samples"] is True
 
 
+def test_a_result_that_disagrees_with_the_original_says_so(
+    deploy: Deploy, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(digits / "calibration.npz") as data:
+        np.savez(tmp_path / "few.npz", x=data["x"][:40])
+    assert deploy("--target", "host", digits / "model.pt", "--data", tmp_path / "few.npz") == 0
+    error = capsys.readouterr().err
+    assert "warning: few.npz holds only 40 samples" in error
+    assert "warning: 32 samples to fit are fewer than the inputs of 0:" in error
+    assert deploy("--target", "host", digits / "model.pt", "--sparsity", 0.99, "--output", "sparse") == 0
+    error = capsys.readouterr().err
+    assert "warning: the deployed network answers otherwise than the original on" in error
+    assert "fewer than the inputs" not in error
+
+
 def test_a_relative_epsilon_is_kept_by_every_layer(deploy: Deploy, digits: Path, tmp_path: Path) -> None:
     for mode in ("parallel", "cascade"):
         arguments = ("--relative-epsilon", 0.1, "--mode", mode, "--output", mode)
