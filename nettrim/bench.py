@@ -29,8 +29,8 @@ from nettrim_runtime.bench import (
     crc32_text,
     judge,
     load_samples,
-    read_board_state,
 )
+from nettrim_runtime.board_state import read_board_state
 from nettrim_runtime.errors import ModelFileError
 from nettrim_runtime.model_file import load_model
 

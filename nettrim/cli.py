@@ -1,6 +1,7 @@
 """The commands `nettrim-deploy` and `nettrim`: options in, exit code out."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from nettrim.bench import BenchSettings, bench_bundle, bench_table
 from nettrim.bundle import MEASUREMENTS, check_output, new_bundle, read_manifest, verify_bundle, write_json
 from nettrim.deploy import DeployOptions, build, read_inputs
 from nettrim.deployment_files import write_deployment
-from nettrim.errors import UsageError
+from nettrim.errors import InvalidBenchmarkError, UsageError
 from nettrim.layer_problem import Constraint
 from nettrim.prune import Mode, PruneSettings
 from nettrim.report import print_report
@@ -26,6 +27,7 @@ from nettrim.samples import ImageLayout, InputOptions
 from nettrim_boards.board import BoardError, list_boards, load_board
 from nettrim_runtime.errors import NettrimError
 
+INTERRUPTED = 130
 PIPE_WIDTH = 200  # columns; the layer table needs about 150
 
 deploy_app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -75,11 +77,11 @@ def deploy(
     input_layout: Annotated[
         ImageLayout | None, typer.Option(help="How image samples lie, if not as the model.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the held-out split and the drawn patches.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the held-out split and the drawn patches.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier deployment.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json instead of the table.")] = False,
 ) -> None:
-    """Prune a trained network, quantise it to int8 and write a verified deployment for a board."""
+    """Trained network in, verified int8 deployment out."""
     options = DeployOptions(
         model=model,
         board=target,
@@ -113,7 +115,7 @@ def deploy(
     print_report(report, deployment, console)
     for check in report["verification"]:
         console.print(f"verified: {check['artifact']} by {check['by']}: {check['samples']} samples, 0 differ")
-    console.print(f"written: {options.folder}/")
+    console.print(f"written: {options.folder}/ (its README.md says how to run it)", markup=False)
 
 
 @app.command()
@@ -135,26 +137,38 @@ def boards(as_json: Annotated[bool, typer.Option("--json", help="For machines.")
 
 @app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="A deployment.", show_default=False)]) -> None:
-    """Check every file of a deployment against the hashes of its manifest."""
+    """Check a deployment against its manifest."""
     _console().print(f"{folder}: {verify_bundle(folder)} files, all as written")
 
 
 @app.command()
 def bench(
     folder: Annotated[Path, typer.Argument(help="A deployment.", show_default=False)],
-    windows: Annotated[int, typer.Option(help="Windows of measurement; their median counts.")] = 5,
+    windows: Annotated[int, typer.Option(min=1, help="Windows of measurement; their median counts.")] = 5,
     seconds: Annotated[float, typer.Option(help="Length of a window.")] = 10.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print bench.json instead of the table.")] = False,
 ) -> None:
-    """Measure a deployment here and in emulation, NumPy and C, into bench.json in its folder."""
+    """Measure a deployment into its bench.json."""
     verify_bundle(folder)
     board = load_board(read_manifest(folder)["board"])
-    result = bench_bundle(folder, board, BenchSettings(windows=windows, window_seconds=seconds))
+    settings = BenchSettings(windows=windows, window_seconds=seconds)
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{folder} cannot be written, and {MEASUREMENTS} belongs there: copy the folder elsewhere")
+    result = bench_bundle(folder, board, settings)
     write_json(folder / MEASUREMENTS, result)
     if as_json:
         print(json.dumps(result, indent=2))  # noqa: T201  # the result itself, for machines
-        return
-    rows = bench_table(result)
+    else:
+        _print_bench(bench_table(result))
+    invalid = [section["name"] for section in result["sections"] if section["verdict"] != "VALID"]
+    if invalid:
+        raise InvalidBenchmarkError(
+            f"{', '.join(invalid)}: INVALID, see {folder / MEASUREMENTS}; run it again on a quiet machine, "
+            "or with longer --seconds"
+        )
+
+
+def _print_bench(rows: list[dict[str, str]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in rows[0]:
         table.add_column(heading)
@@ -179,9 +193,19 @@ def run(application: typer.Typer) -> int:
     try:
         application()
     except (NettrimError, BoardError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201  # plain: paths may hold what rich reads as markup
-        return error.exit_code
+        return _fail(str(error), error.exit_code)
+    except OSError as error:  # the machine refuses: no permission, a full disk
+        return _fail(f"{error.filename or 'output'}: {error.strerror}", UsageError.exit_code)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            return _fail("interrupted; nothing was written", INTERRUPTED)
+        raise
     return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)  # noqa: T201  # plain: paths may hold what rich reads as markup
+    return code
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

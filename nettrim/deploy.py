@@ -41,6 +41,8 @@ from nettrim_runtime.ops import Dense
 CAUTIOUS_EPSILON = 0.01  # without data: random inputs say little of the real ones
 BYTES_PER_KEPT_WEIGHT = 2  # a value and an index of one byte: the least that CSR takes
 BYTES_PER_BIAS = 4
+SPARSITY_EXCESS = 0.01  # above what was asked for, that a user should know of
+LARGE_GAP = 0.1  # of the l1 objective, above which a bound says little
 LOW_AGREEMENT = 0.99  # below it the result carries a warning
 ERROR_SAMPLES = 1000  # held-out samples that the per-layer errors are measured on
 
@@ -121,7 +123,13 @@ class Deployment:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know of the data and of the result."""
-        return (*self.inputs.warnings, *_overfit_warnings(self), *_agreement_warnings(self.agreement))
+        return (
+            *self.inputs.warnings,
+            *_overfit_warnings(self),
+            *_agreement_warnings(self.agreement),
+            *_sparsity_warnings(self),
+            *_bound_warnings(self),
+        )
 
     @property
     def ram_bytes(self) -> int:
@@ -154,11 +162,21 @@ def read_inputs(options: DeployOptions) -> Inputs:
     data = options.data or find_calibration(options.model)
     calibration = load_samples(data, spec, max(n_classes, 2)) if data else synthetic_samples(spec, rng)
     fit, held_out = split_held_out(calibration, rng)
-    test = load_samples(options.test_data, spec, max(n_classes, 2)) if options.test_data else None
+    test = _load_test(options, data, spec, max(n_classes, 2))
     settings = options.prune
     if calibration.is_synthetic and options.epsilon_is_default and settings.sparsity is None:
         settings = replace(settings, relative_epsilon=CAUTIOUS_EPSILON)
     return Inputs(board, model, spec, fit, held_out, test, settings)
+
+
+def _load_test(options: DeployOptions, data: Path | None, spec: InputSpec, n_classes: int) -> Samples | None:
+    if options.test_data is None:
+        return None
+    test = load_samples(options.test_data, spec, n_classes, needs_labels=True)
+    if data is None or not data.samefile(options.test_data):
+        return test
+    warning = f"{test.source} is both calibration and test data: its accuracy is that of samples the pruning has seen"
+    return replace(test, warnings=(*test.warnings, warning))
 
 
 def build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -> Deployment:
@@ -230,6 +248,36 @@ def _agreement_warnings(agreement: Agreement) -> tuple[str, ...]:
         "samples; ask for less --sparsity or a smaller --relative-epsilon, or give more calibration samples"
     )
     return (warning,) if agreement.deployed < LOW_AGREEMENT else ()
+
+
+def _sparsity_warnings(deployment: Deployment) -> tuple[str, ...]:
+    asked = deployment.inputs.prune.sparsity
+    tensors = deployment.networks.pruned.tensors
+    weights = [tensors[layer.weight] for layer in deployment.networks.pruned.layers]
+    reached = 1 - sum(weight.nnz for weight in weights) / sum(weight.size for weight in weights)
+    if asked is None or reached - asked < SPARSITY_EXCESS:
+        return ()
+    return (f"{reached:.1%} of the weights are gone, {asked:.1%} were asked: the others never matter on these samples",)
+
+
+def _bound_warnings(deployment: Deployment) -> tuple[str, ...]:
+    """Name the layers that miss their epsilon, and those whose screen has no useful bound on its optimum."""
+    solved = [(outcome.name, outcome.solution) for outcome in deployment.result.layers if outcome.solution]
+    missed, unbounded = [], []
+    for name, solution in solved:
+        if deployment.inputs.prune.sparsity is None and solution.distance > solution.epsilon:
+            missed.append(name)
+        if solution.relative_gap is None or solution.relative_gap > LARGE_GAP:
+            unbounded.append(name)
+    warnings = []
+    if missed:
+        warnings.append(f"layers {', '.join(missed)} miss their epsilon; their distances are in the report")
+    if unbounded:
+        warnings.append(
+            f"no certificate of optimality for layers {', '.join(unbounded)}: the duality gap of their screen is above "
+            f"{LARGE_GAP:.0%} or unknown, so fewer weights might do; their distances are exact all the same"
+        )
+    return tuple(warnings)
 
 
 def _check_ram(graph: Graph, board: Board) -> None:

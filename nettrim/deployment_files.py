@@ -35,6 +35,7 @@ from nettrim_runtime.graph import Array
 from nettrim_runtime.model_file import load_model, render_model
 
 DEPENDENCIES = ("numpy", "scipy", "onnx", "flatbuffers", "jinja2")
+FIRMWARE_NOTE = "bench/firmware.elf was linked, not run: it checks itself on the board and reports on the serial port"
 Golden = tuple[Array, Array]
 
 
@@ -122,7 +123,7 @@ def _build_program(folder: Path, deployment: Deployment) -> tuple[str | None, li
         facts: dict[str, Any] = {"compiler": compiler_version(board)}
         if board.os == "none":
             size = link_firmware(board, folder, deployment.name, bench / "firmware.elf")
-            return "bench/firmware.elf", [], {**facts, "firmware": dataclasses.asdict(size)}
+            return "bench/firmware.elf", [FIRMWARE_NOTE], {**facts, "firmware": dataclasses.asdict(size)}
         program = compile_bench(board, folder, deployment.name, bench / f"bench-{board.name}")
         program.chmod(0o755)
         return program.relative_to(folder).as_posix(), [], facts

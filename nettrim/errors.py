@@ -13,6 +13,12 @@ class DoesNotFitError(NettrimError):
     exit_code = 4
 
 
+class InvalidBenchmarkError(NettrimError):
+    """A measurement that cannot be trusted: unstable, throttled, or of other bits."""
+
+    exit_code = 7
+
+
 class VerificationError(NettrimError):
     """A written file does not give the bits of the reference, or is not what its manifest says."""
 

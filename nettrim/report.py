@@ -64,6 +64,7 @@ def print_report(report: dict[str, Any], deployment: Deployment, console: Consol
     for note in report["model"]["notes"]:
         console.print(note)
     console.print(_table(report, console.width))
+    console.print("err: of the layer's output in the whole network, on held-out samples, as a share of its norm")
     totals = report["totals"]
     console.print(
         f"size: float32 {size_text(totals['float_bytes'])} -> int8 {size_text(totals['dense_bytes'])} -> "
@@ -71,8 +72,9 @@ def print_report(report: dict[str, Any], deployment: Deployment, console: Consol
     )
     console.print(_accuracy_line(report))
     board = deployment.inputs.board
-    console.print(_bar("RAM", totals["ram_bytes"], board.ram_bytes))
-    console.print(_bar("Flash", totals["flash_bytes"], board.flash_bytes))
+    used = report["build"].get("firmware", totals)  # the linked program with code and stack, where there is one
+    console.print(_bar("RAM", used["ram_bytes"], board.ram_bytes))
+    console.print(_bar("Flash", used["flash_bytes"], board.flash_bytes))
 
 
 def size_text(count: int) -> str:

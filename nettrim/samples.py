@@ -1,5 +1,6 @@
 """Calibration and test samples: read, checked, and brought into the layout of the graph."""
 
+import math
 import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,14 @@ class InputOptions:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     layout: ImageLayout | None = None
+
+    def __post_init__(self) -> None:
+        numbers = {"--input-scale": (self.input_scale,), "--mean": self.mean, "--std": self.std}
+        for option, values in numbers.items():
+            if not all(math.isfinite(value) for value in values):
+                raise DataError(f"{option} is {values}, expected finite numbers")
+        if 0 in self.std or self.input_scale == 0:
+            raise DataError("--std or --input-scale is 0, expected another number")
 
 
 @dataclass(frozen=True)
@@ -76,13 +85,15 @@ class Samples:
         return len(self.x)
 
 
-def load_samples(path: Path, spec: InputSpec, n_classes: int | None = None) -> Samples:
+def load_samples(path: Path, spec: InputSpec, n_classes: int | None = None, *, needs_labels: bool = False) -> Samples:
     """Read a .npz (x, and y for labels) or a .npy of samples.
 
     Parameters
     ----------
     n_classes : int, optional
         The model's outputs, to check labels against.
+    needs_labels : bool
+        Whether a file without y is refused.
 
     Raises
     ------
@@ -100,6 +111,12 @@ def load_samples(path: Path, spec: InputSpec, n_classes: int | None = None) -> S
     if len(x) < FEW_SAMPLES:
         warnings.append(f"{path.name} holds only {len(x)} samples; {FEW_SAMPLES} or more make the result trustworthy")
     samples = Samples(_to_graph(x, path, spec), None, path.name, tuple(warnings))
+    if np.all(x == x[:1]):
+        raise DataError(f"{path}: all {len(x)} samples are equal, expected samples that differ as real inputs do")
+    if not np.isfinite(samples.x).all():
+        raise DataError(f"{path}: x holds NaN or infinity after scaling; check --input-scale, --mean and --std")
+    if y is None and needs_labels:
+        raise DataError(f"{path}: holds no array y, expected the labels of the samples x to measure accuracy")
     if y is None:
         return samples
     return replace(samples, labels=_check_labels(y, len(x), n_classes, path))
@@ -151,7 +168,9 @@ def _read_arrays(path: Path) -> tuple[Array, Array | None]:
                     raise DataError(f"{path}: holds {sorted(loaded.files)}, expected an array x (and y for labels)")
                 return loaded["x"], loaded["y"] if "y" in loaded.files else None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a readable .npz or .npy ({error})") from error
+        raise DataError(
+            f"{path}: not a readable .npz or .npy; expected a file that numpy.savez or save wrote"
+        ) from error
 
 
 def _check_numbers(x: Array, path: Path) -> Array:

@@ -4,9 +4,7 @@ import argparse
 import json
 import platform
 import resource
-import shutil
 import statistics
-import subprocess
 import sys
 import time
 import zipfile
@@ -20,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nettrim_runtime.engine import Program, prepare
+from nettrim_runtime.board_state import THROTTLE_BITS, BoardState, read_board_state
+from nettrim_runtime.engine import Program, prepare, run_graph
 from nettrim_runtime.errors import DataError, NettrimError
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.model_file import load_model
@@ -33,10 +32,6 @@ EXIT_INTERRUPTED = 130
 SYNTHETIC_SAMPLES = 16
 NS_PER_SECOND = 1_000_000_000
 NS_PER_MS = 1_000_000
-VCGENCMD_TIMEOUT_S = 5
-
-# https://www.raspberrypi.com/documentation/computers/os.html, get_throttled: bit n now, bit n + 16 since boot.
-THROTTLE_BITS = ("under-voltage", "clock capped", "throttled", "soft temperature limit")
 
 
 @dataclass(frozen=True)
@@ -63,21 +58,6 @@ class BenchSettings:
     def __post_init__(self) -> None:
         if self.windows < 1 or not self.window_seconds > 0.0 or self.warm_up_runs < 0 or not self.max_spread > 0.0:
             raise DataError(f"{self}, expected at least one window, positive seconds and spread, no negative warm-up")
-
-
-@dataclass(frozen=True)
-class BoardState:
-    """What the board says of itself; None where it does not.
-
-    Attributes
-    ----------
-    throttled : int or None
-        The firmware's bits, see ``THROTTLE_BITS``.
-    """
-
-    clock_hz: int | None
-    temperature_c: float | None
-    throttled: int | None
 
 
 @dataclass(frozen=True)
@@ -194,18 +174,6 @@ def judge(
     return ("INVALID" if reasons else "VALID"), tuple(reasons)
 
 
-def read_board_state(root: Path = Path("/")) -> BoardState:
-    """Read clock, temperature and throttle bits from /sys, the bits else from vcgencmd."""
-    clock_khz = _read_integer(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", 10)
-    temperature_milli_c = _read_integer(root / "sys/class/thermal/thermal_zone0/temp", 10)
-    throttled = _read_integer(root / "sys/devices/platform/soc/soc:firmware/get_throttled", 16)
-    return BoardState(
-        clock_hz=None if clock_khz is None else clock_khz * 1000,
-        temperature_c=None if temperature_milli_c is None else temperature_milli_c / 1000,
-        throttled=_ask_vcgencmd() if throttled is None else throttled,
-    )
-
-
 def peak_memory() -> int:
     """Return the peak resident bytes of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -244,6 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = BenchSettings(windows=options.windows, window_seconds=options.seconds)
         graph = load_model(options.model)
         samples, source = _samples_for(graph, options)
+        seconds = settings.windows * settings.window_seconds
+        sys.stdout.write(f"measuring {source}: {settings.windows} windows, about {seconds:g} s\n")
+        _check_golden(graph, samples, source)
         result = bench_graph(graph, samples, settings)
         if options.json is not None:
             _write(options.json, result.to_json())
@@ -316,26 +287,6 @@ def _throttle_reasons(before: BoardState, after: BoardState) -> list[str]:
     return reasons
 
 
-def _read_integer(path: Path, base: int) -> int | None:
-    try:
-        return int(path.read_text(encoding="ascii").strip(), base)
-    except (OSError, ValueError):  # not every board, kernel and user can read it
-        return None
-
-
-def _ask_vcgencmd() -> int | None:
-    program = shutil.which("vcgencmd")
-    if program is None:
-        return None
-    try:
-        finished = subprocess.run(
-            [program, "get_throttled"], capture_output=True, text=True, timeout=VCGENCMD_TIMEOUT_S, check=True
-        )
-        return int(finished.stdout.strip().removeprefix("throttled="), 16)
-    except (OSError, ValueError, subprocess.SubprocessError):  # a user outside the group video may not ask
-        return None
-
-
 def _samples_for(graph: Graph, options: argparse.Namespace) -> tuple[Array, str]:
     golden = options.model.with_name("golden.npz")
     path = options.input or (golden if golden.exists() else None)
@@ -346,6 +297,20 @@ def _samples_for(graph: Graph, options: argparse.Namespace) -> tuple[Array, str]
     rng = np.random.default_rng(0)
     synthetic = rng.integers(-128, 128, shape, np.int8) if graph.is_quantized else rng.normal(size=shape)
     return synthetic.astype(tensor.dtype), "synthetic (seed 0)"
+
+
+def _check_golden(graph: Graph, samples: Array, source: str) -> None:
+    """Compare with the outputs y of the input file, where it has them: a wrong program's time is worth nothing."""
+    try:
+        expected = load_samples(Path(source), "y")
+    except DataError:
+        return
+    outputs = run_graph(graph, samples)
+    if outputs.shape != expected.shape or not np.array_equal(outputs, expected):
+        raise DataError(
+            f"{source}: the model's outputs differ from y, expected the same bits: do not use this deployment"
+        )
+    sys.stdout.write(f"golden outputs: {len(expected)} of {len(expected)} equal\n")
 
 
 def _write(path: Path, text: str) -> None:

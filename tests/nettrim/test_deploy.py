@@ -21,13 +21,18 @@ Deploy = Callable[..., int]
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a folder with model.pt (64-32-10, random weights), calibration.npz and test.npz of real digits."""
+    """Make a folder with model.pt (64-32-10, random features, fitted), calibration.npz and test.npz of real digits."""
     folder = tmp_path_factory.mktemp("digits")
     torch.manual_seed(1)
     network = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
-    torch.save(network.state_dict(), folder / "model.pt")
     data = load_digits()
     x = (data.data / 16).astype(np.float32)
+    with torch.no_grad():
+        features = torch.nn.functional.pad(network[:2](torch.from_numpy(x)), (0, 1), value=1.0)
+        fitted = torch.linalg.lstsq(features, torch.eye(10)[data.target]).solution
+        network[2].weight.copy_(fitted[:-1].T)
+        network[2].bias.copy_(fitted[-1])
+    torch.save(network.state_dict(), folder / "model.pt")
     with torch.no_grad():
         labels = network(torch.from_numpy(x[400:600])).argmax(dim=1).numpy()
     np.savez(folder / "calibration.npz", x=x[:400])
@@ -165,6 +170,19 @@ def test_bad_data_are_one_line_and_exit_code_2(
     assert list(tmp_path.iterdir()) == [data]
 
 
+def test_test_data_without_labels_are_refused(deploy: Deploy, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert deploy("--target", "rpi4", digits / "model.pt", "--test-data", digits / "calibration.npz") == 2
+    assert "holds no array y, expected the labels" in capsys.readouterr().err
+
+
+def test_calibration_data_as_test_data_carry_a_warning(
+    deploy: Deploy, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ("--data", digits / "test.npz", "--test-data", digits / "test.npz")
+    assert deploy("--target", "host", digits / "model.pt", *data) == 0
+    assert "is both calibration and test data" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [(b"", "empty"), (b"dear model,\nhow are you?\n", "text"), (None, "no such file")]
 )
@@ -217,6 +235,9 @@ def test_an_unsupported_operator_is_exit_code_3_before_any_work(
         (("--sparsity", "0.5", "--relative-epsilon", "0.1"), "two goals"),
         (("--input-shape", "1,x"), "--input-shape is '1,x'"),
         (("--mean", "a"), "--mean is 'a'"),
+        (("--std", "0"), "--std or --input-scale is 0"),
+        (("--input-scale", "nan"), "--input-scale is (nan,), expected finite numbers"),
+        (("--seed", "-1"), "--seed"),
     ],
 )
 def test_options_that_make_no_sense_are_exit_code_2(
@@ -270,5 +291,6 @@ def test_ctrl_c_in_mid_solve_leaves_nothing(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
     assert process.returncode == 130
+    assert rest.strip().splitlines()[-1] == "error: interrupted; nothing was written"
     assert "Traceback" not in rest
     assert sorted(tmp_path.iterdir()) == before

@@ -39,6 +39,7 @@ def test_a_layout_option_says_how_the_file_lies(tmp_path: Path, rng: np.random.G
 
 def test_pixels_are_scaled_then_normalised(tmp_path: Path) -> None:
     x = np.full((10, 3, 4, 5), 51, np.uint8)
+    x[1:] = 102
     options = InputOptions(input_scale=1 / 255, mean=(0.1, 0.2, 0.3), std=(0.5,))
     values = load_samples(save(tmp_path / "c.npz", x=x), InputSpec((3, 4, 5), "NCHW", (4, 5, 3), options)).x
     np.testing.assert_allclose(values[0, 0, 0], [0.2, 0, -0.2], atol=1e-6)  # float32
@@ -58,9 +59,10 @@ def test_images_are_flattened_for_a_dense_model(tmp_path: Path, rng: np.random.G
         ({"x": np.zeros((3, 784))}, "x holds 3 samples, expected at least 8"),
         ({"z": np.zeros((9, 784))}, r"holds \['z'\], expected an array x"),
         ({"x": np.array(["a"] * 9)}, "expected numbers"),
-        ({"x": np.zeros((9, 784)), "y": np.zeros(8)}, r"y has shape \(8,\)"),
-        ({"x": np.zeros((9, 784)), "y": np.full(9, 10)}, "y runs from 10 to 10, expected 0 to 9"),
-        ({"x": np.zeros((9, 784)), "y": np.full(9, 0.5)}, "expected .* class numbers"),
+        ({"x": np.ones((9, 784))}, "all 9 samples are equal"),
+        ({"x": np.eye(9, 784), "y": np.zeros(8)}, r"y has shape \(8,\)"),
+        ({"x": np.eye(9, 784), "y": np.full(9, 10)}, "y runs from 10 to 10, expected 0 to 9"),
+        ({"x": np.eye(9, 784), "y": np.full(9, 0.5)}, "expected .* class numbers"),
     ],
 )
 def test_data_that_do_not_fit_are_refused_by_name(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:

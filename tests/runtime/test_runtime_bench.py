@@ -23,7 +23,7 @@ from nettrim_runtime.bench import (
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import DataError
 from nettrim_runtime.graph import Graph
-from nettrim_runtime.model_file import render_model
+from nettrim_runtime.model_file import load_model, render_model
 from tests.graphs import quantized, random_mlp
 
 SHORT = BenchSettings(windows=3, window_seconds=0.01, max_spread=math.inf)  # a busy machine is no fault of the test
@@ -190,6 +190,22 @@ def test_users_mistake_is_one_line_and_exit_status_2(
     stderr = capsys.readouterr().err
     assert finding in stderr
     assert stderr.count("\n") == 1
+
+
+def test_golden_outputs_are_compared_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write_model(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    x = load_samples(tmp_path / "golden.npz")
+    y = run_graph(load_model(tmp_path / "model.npz"), x)
+    short = ["model.npz", "--windows", "1", "--seconds", "0.01", "--input"]
+    np.savez("right.npz", x=x, y=y)
+    main([*short, "right.npz"])
+    assert f"golden outputs: {len(y)} of {len(y)} equal" in capsys.readouterr().out
+    np.savez("wrong.npz", x=x, y=y + 1)
+    assert main([*short, "wrong.npz"]) == 2
+    assert "the model's outputs differ from y" in capsys.readouterr().err
 
 
 def test_truncated_samples_are_a_data_error(tmp_path: Path) -> None:
