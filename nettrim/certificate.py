@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from nettrim.deploy import Deployment
+from nettrim.prune import PrunedLayer
 from nettrim.statistics import CONFIDENCE
 
 CERTIFICATE_VERSION = 1
@@ -49,13 +50,20 @@ def _response(deployment: Deployment) -> dict[str, Any]:
                 "name": outcome.name,
                 "distance": outcome.solution.distance if outcome.solution else 0.0,
                 "relative_distance": outcome.solution.relative_distance if outcome.solution else 0.0,
-                "within_epsilon": outcome.solution is None or outcome.solution.distance <= outcome.solution.epsilon,
+                "within_epsilon": _within_epsilon(deployment, outcome),
                 "error_pruned": deployment.errors[outcome.name][0],
                 "error_deployed": deployment.errors[outcome.name][1],
             }
             for outcome in deployment.result.layers
         ],
     }
+
+
+def _within_epsilon(deployment: Deployment, outcome: PrunedLayer) -> bool | None:
+    """Whether the returned weights keep the goal; None when the goal was a sparsity and epsilon only the screen's."""
+    if deployment.inputs.prune.sparsity is not None:
+        return None
+    return outcome.solution is None or outcome.solution.distance <= outcome.solution.epsilon
 
 
 def _new_inputs(deployment: Deployment) -> dict[str, Any]:
