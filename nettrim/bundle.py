@@ -32,21 +32,20 @@ def check_output(folder: Path, *, force: bool) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         if not force:
             raise UsageError(f"{folder} exists and is not empty; give --force to replace it, or another --output")
-        if not (folder / MANIFEST).is_file():
-            raise UsageError(f"{folder} holds no {MANIFEST}, so it is no deployment and --force does not replace it")
+        _check_replaceable(folder)
     parent = _existing_parent(folder)
     if not os.access(parent, os.W_OK | os.X_OK) or not _can_create_in(parent):
         raise UsageError(f"{folder} cannot be written: {parent} does not allow it; choose another --output")
 
 
 @contextmanager
-def new_bundle(folder: Path) -> Iterator[Path]:
+def new_bundle(folder: Path, *, force: bool) -> Iterator[Path]:
     """Give a fresh folder to fill; it takes ``folder``'s place when the block ends, and vanishes if it fails.
 
     Raises
     ------
     UsageError
-        When the disk refuses.
+        When the disk refuses, or ``check_output`` would by now.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +55,7 @@ def new_bundle(folder: Path) -> Iterator[Path]:
     try:
         partial.chmod(0o755)
         yield partial
+        check_output(folder, force=force)  # once more: minutes have passed
         _take_place(partial, folder)
     except OSError as error:
         raise UsageError(f"{folder} cannot be written: {error.strerror} ({error.filename})") from error
@@ -89,6 +89,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ModelFileError(f"{path}: not readable JSON ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("schema_version") != MANIFEST_VERSION:
         raise ModelFileError(f"{path}: expected schema_version {MANIFEST_VERSION}; deploy the model again")
+    tool, files = manifest.get("tool"), manifest.get("files")
+    if not isinstance(tool, dict) or tool.get("name") != "nettrim" or not isinstance(manifest.get("board"), str):
+        raise ModelFileError(f"{path}: not a manifest that nettrim wrote")
+    if not isinstance(files, dict) or not all(
+        isinstance(facts, dict) and "sha256" in facts for facts in files.values()
+    ):
+        raise ModelFileError(f"{path}: its list of files is damaged; deploy the model again")
     return manifest
 
 
@@ -132,16 +139,29 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _check_replaceable(folder: Path) -> None:
+    """Refuse to replace a folder that nettrim did not write, or that holds more than it wrote."""
+    try:
+        manifest = read_manifest(folder)
+    except ModelFileError as error:
+        raise UsageError(f"{folder} is no deployment, so --force does not replace it ({error})") from error
+    added = [path.name for path in _files(folder) if path.relative_to(folder).as_posix() not in manifest["files"]]
+    if added:
+        raise UsageError(f"{folder} also holds {', '.join(added[:5])}, which --force does not delete: move them first")
+
+
 def _take_place(partial: Path, folder: Path) -> None:
     if not folder.exists():
         partial.rename(folder)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+    old = partial.with_suffix(".old")
+    folder.rename(old)
     try:
-        folder.rename(old / folder.name)
         partial.rename(folder)
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:  # Ctrl-C too: the earlier deployment comes back
+        old.rename(folder)
+        raise
+    shutil.rmtree(old)
 
 
 def _existing_parent(folder: Path) -> Path:

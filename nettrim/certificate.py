@@ -22,7 +22,7 @@ def build_certificate(deployment: Deployment) -> dict[str, Any]:
 
 def _optimality(deployment: Deployment) -> dict[str, Any]:
     return {
-        "statement": "Each layer's convex program was solved to this relative duality gap of its l1 objective; the "
+        "statement": "For each layer, the relative duality gap that its convex program was solved to, where known; the "
         "bound is recomputed from the problem with a feasible dual point. It speaks of the screen, before "
         "weights were selected, refitted and quantised.",
         "layers": [
@@ -41,13 +41,14 @@ def _response(deployment: Deployment) -> dict[str, Any]:
     inputs = deployment.inputs
     return {
         "statement": "For the pruned weights as returned, each layer's distance to the wanted responses on the samples "
-        "it was fitted to, Frobenius norm in float64. The errors are measured on held-out samples: how far the "
-        "activations of the whole pruned network, and of the int8 network, lie from the original ones.",
-        "fit_samples": len(inputs.fit),
+        "(or patches: fit_rows of them) it was fitted to, Frobenius norm in float64. The errors are measured on "
+        "held-out samples: how far the activations of the whole pruned network, and of the int8 network, lie from the "
+        "original ones.",
         "synthetic_samples": inputs.fit.is_synthetic,
         "layers": [
             {
                 "name": outcome.name,
+                "fit_rows": outcome.fit_rows,
                 "distance": outcome.solution.distance if outcome.solution else 0.0,
                 "relative_distance": outcome.solution.relative_distance if outcome.solution else 0.0,
                 "within_epsilon": _within_epsilon(deployment, outcome),

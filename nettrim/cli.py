@@ -103,7 +103,7 @@ def deploy(
         messages.print(f"warning: {warning}", markup=False)
     with _progress(messages) as say:
         deployment = build(options, inputs, say)
-        with new_bundle(options.folder) as partial:
+        with new_bundle(options.folder, force=force) as partial:
             report = write_deployment(partial, deployment, options, say)
     for warning in deployment.warnings[len(inputs.warnings) :]:
         messages.print(f"warning: {warning}", markup=False)

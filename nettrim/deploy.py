@@ -1,11 +1,13 @@
 """The whole way for one model and one board: check, prune, quantise, choose formats, measure, write, verify."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from nettrim.bundle import check_output
 from nettrim.calibrate import activation_ranges
@@ -19,6 +21,7 @@ from nettrim.evaluate import (
     measure_agreement,
 )
 from nettrim.importers import ImportedModel, load_model
+from nettrim.layer_solution import LayerSolution
 from nettrim.prune import PruneResult, PruneSettings, prune
 from nettrim.quantize import quantize_graph
 from nettrim.samples import (
@@ -192,6 +195,11 @@ def build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) ->
     DoesNotFitError
         When the finished network needs more flash or RAM than the board has.
     """
+    with threadpool_limits(limits=1):  # sums in one order on any number of cores: the same input, the same bytes
+        return _build(options, inputs, say)
+
+
+def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -> Deployment:
     original = inputs.model.graph
     result = prune(original, inputs.fit.x, inputs.prune, np.random.default_rng(options.seed), say)
     say("quantising")
@@ -263,8 +271,11 @@ def _sparsity_warnings(deployment: Deployment) -> tuple[str, ...]:
 def _bound_warnings(deployment: Deployment) -> tuple[str, ...]:
     """Name the layers that miss their epsilon, and those whose screen has no useful bound on its optimum."""
     solved = [(outcome.name, outcome.solution) for outcome in deployment.result.layers if outcome.solution]
-    missed, unbounded = [], []
+    missed, widened, unbounded = [], [], []
     for name, solution in solved:
+        asked = deployment.inputs.prune.relative_epsilon * _target_norm(solution)
+        if deployment.inputs.prune.sparsity is None and solution.epsilon > asked * (1 + 1e-6):
+            widened.append(name)
         if deployment.inputs.prune.sparsity is None and solution.distance > solution.epsilon:
             missed.append(name)
         if solution.relative_gap is None or solution.relative_gap > LARGE_GAP:
@@ -272,12 +283,21 @@ def _bound_warnings(deployment: Deployment) -> tuple[str, ...]:
     warnings = []
     if missed:
         warnings.append(f"layers {', '.join(missed)} miss their epsilon; their distances are in the report")
+    if widened:
+        warnings.append(
+            f"layers {', '.join(widened)} were allowed more than --relative-epsilon: their inputs are already pruned, "
+            "and the original weights need as much; the epsilons granted are in the report"
+        )
     if unbounded:
         warnings.append(
             f"no certificate of optimality for layers {', '.join(unbounded)}: the duality gap of their screen is above "
             f"{LARGE_GAP:.0%} or unknown, so fewer weights might do; their distances are exact all the same"
         )
     return tuple(warnings)
+
+
+def _target_norm(solution: LayerSolution) -> float:
+    return solution.distance / solution.relative_distance if solution.relative_distance else math.inf
 
 
 def _check_ram(graph: Graph, board: Board) -> None:

@@ -61,11 +61,15 @@ class PruneSettings:
 
 @dataclass(frozen=True, eq=False)
 class PrunedLayer:
-    """What happened to one layer; ``solution`` is None when it was kept dense."""
+    """What happened to one layer; ``solution`` is None when it was kept dense.
+
+    ``fit_rows`` counts the samples, or patches of a convolution, of its problem.
+    """
 
     name: str
     status: str
     solution: LayerSolution | None
+    fit_rows: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +116,7 @@ def prune(
             solution = solve_to_epsilon(_feasible(problem, settings), settings.search)
         else:
             solution = solve_to_nnz(problem, counts[layer.name], settings.search)
-        results.append(PrunedLayer(layer.name, solution.status.value, solution))
+        results.append(PrunedLayer(layer.name, solution.status.value, solution, problem.X.shape[1]))
         pruned = _with_solution(pruned, layer, solution)
     return PruneResult(pruned, tuple(results))
 

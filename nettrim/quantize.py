@@ -20,10 +20,10 @@ Range = tuple[float, float]
 
 INT8_STEPS = 255
 WEIGHT_LIMIT = 127  # symmetric: -128 is never used, as TFLite's int8 specification asks
-BIAS_LIMIT = 1 << 30  # leaves the accumulator half of int32
+BIAS_LIMIT = 1 << 24  # a bias this large still has more digits than any int8 output
 ZERO_ROW_BIAS = 1 << 20  # the integer that the bias of a fully pruned row becomes
 SCALE_TRIALS = 64  # steps of one unit in the last place of a float32 scale
-SMALLEST_SPAN = 1e-6  # a constant activation still needs a scale
+SMALLEST_SPAN, SPAN_OF_ZERO = 1e-20, 1e-6  # an activation that is always zero still needs a scale
 
 SOFTMAX_OUTPUT = Quantization(np.array([1 / 256], np.float32), -128)  # fixed by TFLite
 
@@ -66,7 +66,8 @@ def quantize_graph(graph: Graph, ranges: Mapping[str, Range]) -> Graph:
 def quantization_of_range(smallest: float, largest: float) -> Quantization:
     """Return the int8 scale and zero point that cover a range and hold 0.0 exactly."""
     smallest, largest = min(smallest, 0.0), max(largest, 0.0)
-    scale = np.float32(max(largest - smallest, SMALLEST_SPAN) / INT8_STEPS)
+    span = largest - smallest if largest - smallest > SMALLEST_SPAN else SPAN_OF_ZERO
+    scale = np.float32(span / INT8_STEPS)
     zero_point = int(np.clip(np.rint(-128 - smallest / float(scale)), -128, 127))
     return Quantization(np.array([scale], np.float32), zero_point)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nettrim.deploy import Deployment
@@ -62,7 +63,7 @@ def build_report(deployment: Deployment) -> dict[str, Any]:
 def print_report(report: dict[str, Any], deployment: Deployment, console: Console) -> None:
     """Print the layer table, totals, accuracy, and bars of the board's memory."""
     for note in report["model"]["notes"]:
-        console.print(note)
+        console.print(note, markup=False)
     console.print(_table(report, console.width))
     console.print("err: of the layer's output in the whole network, on held-out samples, as a share of its norm")
     totals = report["totals"]
@@ -70,7 +71,7 @@ def print_report(report: dict[str, Any], deployment: Deployment, console: Consol
         f"size: float32 {size_text(totals['float_bytes'])} -> int8 {size_text(totals['dense_bytes'])} -> "
         f"stored {size_text(totals['stored_bytes'])} ({totals['compression_ratio']:.1f} times smaller than float32)"
     )
-    console.print(_accuracy_line(report))
+    console.print(_accuracy_line(report), markup=False)
     board = deployment.inputs.board
     used = report["build"].get("firmware", totals)  # the linked program with code and stack, where there is one
     console.print(_bar("RAM", used["ram_bytes"], board.ram_bytes))
@@ -178,7 +179,7 @@ def _table(report: dict[str, Any], width: int) -> Table:
         table.add_column(column.heading, justify="right" if column.is_number else "left", no_wrap=True)
     longest = LONGEST_NAME if width >= WIDE_COLUMNS else LONGEST_NAME_NARROW
     for layer in report["layers"]:
-        shown = {**layer, "name": _shortened(str(layer["name"]), longest)}
+        shown = {**layer, "name": escape(_shortened(str(layer["name"]), longest))}
         table.add_row(*(column.text(shown) for column in columns))
     total = {
         **dict.fromkeys(report["layers"][0] if report["layers"] else (), None),

@@ -1,7 +1,9 @@
 """Calibration and test samples: read, checked, and brought into the layout of the graph."""
 
 import math
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +21,11 @@ FEW_SAMPLES = 256  # below it a warning: ranges and guarantees rest on little
 SYNTHETIC_SAMPLES = 1024
 HELD_OUT_SHARE = 0.2
 LARGEST_FILE_BYTES = 1 << 34
+LARGEST_MAGNITUDE = 1e15  # beyond it float32 squares overflow
+UNREADABLE = (  # what NumPy, zipfile and zlib raise for a damaged or hostile file
+    *(OSError, ValueError, EOFError, KeyError, SyntaxError, MemoryError, RuntimeError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
 
 
 @dataclass(frozen=True)
@@ -113,8 +120,11 @@ def load_samples(path: Path, spec: InputSpec, n_classes: int | None = None, *, n
     samples = Samples(_to_graph(x, path, spec), None, path.name, tuple(warnings))
     if np.all(x == x[:1]):
         raise DataError(f"{path}: all {len(x)} samples are equal, expected samples that differ as real inputs do")
-    if not np.isfinite(samples.x).all():
-        raise DataError(f"{path}: x holds NaN or infinity after scaling; check --input-scale, --mean and --std")
+    if not np.all(np.abs(samples.x) < LARGEST_MAGNITUDE):
+        raise DataError(
+            f"{path}: x exceeds {LARGEST_MAGNITUDE:g} once scaled, expected real inputs; "
+            "check --input-scale, --mean, --std"
+        )
     if y is None and needs_labels:
         raise DataError(f"{path}: holds no array y, expected the labels of the samples x to measure accuracy")
     if y is None:
@@ -136,8 +146,8 @@ def split_held_out(samples: Samples, rng: np.random.Generator) -> tuple[Samples,
     """Return (fit, held out): a fifth of the samples, chosen at random, is kept out of every fit."""
     order = rng.permutation(len(samples))
     n_held_out = max(1, round(HELD_OUT_SHARE * len(samples)))
-    held_out, fit = np.sort(order[:n_held_out]), np.sort(order[n_held_out:])
-    return _take(samples, fit), _take(samples, held_out)
+    # In random order, so that the first few are a fair draw even from a file sorted by class.
+    return _take(samples, order[n_held_out:]), _take(samples, order[:n_held_out])
 
 
 def find_calibration(model: Path) -> Path | None:
@@ -167,7 +177,7 @@ def _read_arrays(path: Path) -> tuple[Array, Array | None]:
                 if "x" not in loaded.files:
                     raise DataError(f"{path}: holds {sorted(loaded.files)}, expected an array x (and y for labels)")
                 return loaded["x"], loaded["y"] if "y" in loaded.files else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{path}: not a readable .npz or .npy; expected a file that numpy.savez or save wrote"
         ) from error
@@ -214,7 +224,7 @@ def _to_graph(x: Array, path: Path, spec: InputSpec) -> Array:
 
 def _check_labels(y: Array, n_samples: int, n_classes: int | None, path: Path) -> Array:
     y = y.reshape(-1) if y.shape == (n_samples, 1) else y
-    if y.shape != (n_samples,) or not np.array_equal(y, y.astype(np.int64)):
+    if y.shape != (n_samples,) or y.dtype.kind not in "buif" or not np.array_equal(y, y.astype(np.int64)):
         raise DataError(f"{path}: y has shape {y.shape} and type {y.dtype}, expected ({n_samples},) class numbers")
     labels = y.astype(np.int64)
     if n_classes is not None and (labels.min() < 0 or labels.max() >= n_classes):

@@ -9,9 +9,9 @@ from nettrim_runtime.errors import ModelFileError
 
 
 def write(folder: Path, text: str = "weights") -> None:
-    with new_bundle(folder) as partial:
+    with new_bundle(folder, force=True) as partial:
         (partial / "model.bin").write_text(text)
-        write_manifest(partial, {"board": "rpi4"})
+        write_manifest(partial, {"board": "rpi4", "tool": {"name": "nettrim"}})
 
 
 def test_a_finished_bundle_is_in_place_and_verifies(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_a_failure_leaves_nothing_behind_and_the_old_bundle_alone(tmp_path: Path
     write(tmp_path / "out")
 
     def fail() -> None:
-        with new_bundle(tmp_path / "out") as partial:
+        with new_bundle(tmp_path / "out", force=True) as partial:
             (partial / "half").write_text("half")
             raise KeyboardInterrupt
 
@@ -69,8 +69,32 @@ def test_a_folder_in_use_is_refused_without_force(tmp_path: Path) -> None:
 
 def test_force_does_not_replace_what_is_no_deployment(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match=r"holds no manifest\.json, so it is no deployment"):
+    with pytest.raises(UsageError, match="is no deployment, so --force does not replace it"):
         check_output(tmp_path, force=True)
+
+
+def test_force_deletes_neither_a_foreign_manifest_nor_a_users_files(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text("{}")
+    with pytest.raises(UsageError, match="is no deployment"):
+        check_output(tmp_path / "app", force=True)
+    write(tmp_path / "out")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"also holds notes\.txt"):
+        check_output(tmp_path / "out", force=True)
+
+
+def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    def write_late() -> None:
+        with new_bundle(tmp_path / "out", force=False) as partial:
+            (partial / "model.bin").write_text("weights")
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "thesis.tex").write_text("years of work")
+
+    with pytest.raises(UsageError, match="exists and is not empty"):
+        write_late()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -267,6 +268,20 @@ def test_a_network_too_large_for_the_board_is_exit_code_4(
     assert deploy("--target", "nucleo-f446re", tmp_path / "wide.pt", "--sparsity", 0) == 4
     assert "bytes of flash at sparsity 0, nucleo-f446re has 524288" in capsys.readouterr().err
     assert not (tmp_path / "wide-nucleo-f446re").exists()
+
+
+@pytest.mark.slow
+def test_the_number_of_blas_threads_does_not_change_the_bytes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(300, 320), torch.nn.ReLU(), torch.nn.Linear(320, 10))
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    np.savez(tmp_path / "calibration.npz", x=np.random.default_rng(0).normal(size=(1500, 300)))
+    for threads in ("1", "2"):
+        command = [sys.executable, "-c", "from nettrim.cli import deploy_main; deploy_main()", "--target", "host"]
+        arguments = ["model.pt", "--relative-epsilon", "0.2", "--output", threads]
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": threads}
+        subprocess.run([*command, *arguments], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert hashes(tmp_path / "1") == hashes(tmp_path / "2")
 
 
 @pytest.mark.slow

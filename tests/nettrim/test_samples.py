@@ -7,6 +7,7 @@ import pytest
 from nettrim.samples import (
     InputOptions,
     InputSpec,
+    Samples,
     find_calibration,
     load_samples,
     split_held_out,
@@ -59,6 +60,8 @@ def test_images_are_flattened_for_a_dense_model(tmp_path: Path, rng: np.random.G
         ({"x": np.zeros((3, 784))}, "x holds 3 samples, expected at least 8"),
         ({"z": np.zeros((9, 784))}, r"holds \['z'\], expected an array x"),
         ({"x": np.array(["a"] * 9)}, "expected numbers"),
+        ({"x": np.eye(9, 784), "y": np.array(["cat"] * 9)}, "expected .* class numbers"),
+        ({"x": np.eye(9, 784) * 1e30}, r"x exceeds 1e\+15"),
         ({"x": np.ones((9, 784))}, "all 9 samples are equal"),
         ({"x": np.eye(9, 784), "y": np.zeros(8)}, r"y has shape \(8,\)"),
         ({"x": np.eye(9, 784), "y": np.full(9, 10)}, "y runs from 10 to 10, expected 0 to 9"),
@@ -96,6 +99,14 @@ def test_a_fifth_is_held_out_and_nothing_is_lost(rng: np.random.Generator) -> No
     assert (len(fit), len(held_out)) == (819, 205)
     together = np.concatenate([fit.x, held_out.x])
     np.testing.assert_array_equal(np.sort(together[:, 0]), np.sort(samples.x[:, 0]))
+
+
+def test_the_first_samples_are_a_fair_draw_from_a_file_sorted_by_class(rng: np.random.Generator) -> None:
+    labels = np.repeat(np.arange(10), 100)
+    fit, held_out = split_held_out(Samples(np.zeros((1000, 2), np.float32), labels, "sorted"), rng)
+    for part in (fit, held_out):
+        assert part.labels is not None
+        assert len(set(part.labels[:60].tolist())) == 10
 
 
 def test_the_calibration_file_beside_the_model_is_found_by_its_stem_first(tmp_path: Path) -> None:
