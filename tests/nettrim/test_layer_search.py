@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from nettrim.admm import AdmmSettings
 from nettrim.layer_problem import Constraint, LayerProblem, build_problem, distance, response_error
@@ -137,7 +138,6 @@ def test_two_searches_give_the_same_bytes() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("sparsity", "points"), [(0.75, 0.3), (0.9, 1.5)])
 def test_lenet_300_100_keeps_its_accuracy_with_few_samples(sparsity: float, points: float) -> None:
-    torch = pytest.importorskip("torch")
     state = torch.load(shared_data("models/lenet_300_100_mnist.pt"), weights_only=True)
     layers = [(state[f"{i}.weight"].numpy().T, state[f"{i}.bias"].numpy()) for i in (0, 2, 4)]
     with np.load(shared_data("mnist.npz")) as digits:
