@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from nettrim.deploy import Deployment
+from nettrim.deploy import ERROR_SAMPLES, Deployment
 from nettrim.prune import PrunedLayer
 from nettrim.statistics import CONFIDENCE
 
@@ -41,9 +41,10 @@ def _response(deployment: Deployment) -> dict[str, Any]:
     inputs = deployment.inputs
     return {
         "statement": "For the pruned weights as returned, each layer's distance to the wanted responses on the samples "
-        "(or patches: fit_rows of them) it was fitted to, Frobenius norm in float64. The errors are measured on "
-        "held-out samples: how far the activations of the whole pruned network, and of the int8 network, lie from the "
-        "original ones.",
+        "(or patches: fit_rows of them) it was fitted to, Frobenius norm in float64; and, on error_samples of the "
+        "calibration samples, how far the activations of the whole pruned network, and of the int8 network, lie from "
+        "the original ones, as a share of their norm.",
+        "error_samples": min(len(inputs.fit), ERROR_SAMPLES),
         "synthetic_samples": inputs.fit.is_synthetic,
         "layers": [
             {
@@ -52,8 +53,8 @@ def _response(deployment: Deployment) -> dict[str, Any]:
                 "distance": outcome.solution.distance if outcome.solution else 0.0,
                 "relative_distance": outcome.solution.relative_distance if outcome.solution else 0.0,
                 "within_epsilon": _within_epsilon(deployment, outcome),
-                "error_pruned": deployment.errors[outcome.name][0],
-                "error_deployed": deployment.errors[outcome.name][1],
+                "error_pruned": deployment.fit_errors[outcome.name][0],
+                "error_deployed": deployment.fit_errors[outcome.name][1],
             }
             for outcome in deployment.result.layers
         ],
@@ -71,8 +72,12 @@ def _new_inputs(deployment: Deployment) -> dict[str, Any]:
     return {
         "statement": "On samples held out of every fit: the share that keeps the original network's class, and its "
         "exact lower bound (Clopper-Pearson, one-sided) for inputs drawn from the same source; the relative error "
-        "of the output, and its 95 % quantile over single samples.",
+        "of the output, and its 95 % quantile over single samples; each layer's errors on those samples.",
         "confidence": CONFIDENCE,
         "synthetic_samples": deployment.inputs.fit.is_synthetic,
+        "layers": [
+            {"name": name, "error_pruned": pruned, "error_deployed": deployed}
+            for name, (pruned, deployed) in deployment.errors.items()
+        ],
         **dataclasses.asdict(deployment.agreement),
     }

@@ -198,7 +198,7 @@ def run(application: typer.Typer) -> int:
         return _fail(f"{error.filename or 'output'}: {error.strerror}", UsageError.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            return _fail("interrupted; nothing was written", INTERRUPTED)
+            return _fail("interrupted; nothing half-written is left", INTERRUPTED)
         raise
     return 0
 

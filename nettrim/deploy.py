@@ -47,7 +47,7 @@ BYTES_PER_BIAS = 4
 SPARSITY_EXCESS = 0.01  # above what was asked for, that a user should know of
 LARGE_GAP = 0.1  # of the l1 objective, above which a bound says little
 LOW_AGREEMENT = 0.99  # below it the result carries a warning
-ERROR_SAMPLES = 1000  # held-out samples that the per-layer errors are measured on
+ERROR_SAMPLES = 1000  # samples that the per-layer errors are measured on
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,8 @@ class Deployment:
         The deployed network with its weights as model.h stores them.
     errors : dict
         Per layer, relative error of (pruned, deployed) activations on held-out samples.
+    fit_errors : dict
+        The same on samples that the layers were fitted to.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Deployment:
     agreement: Agreement
     accuracy: Accuracy | None
     errors: dict[str, tuple[float, float]]
+    fit_errors: dict[str, tuple[float, float]]
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -218,6 +221,7 @@ def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -
         agreement=measure_agreement(networks, inputs.held_out),
         accuracy=measure_accuracy(networks, labelled),
         errors=layer_errors(networks, inputs.held_out.x[:ERROR_SAMPLES]),
+        fit_errors=layer_errors(networks, inputs.fit.x[:ERROR_SAMPLES]),
     )
     _check_fits(deployment)
     return deployment

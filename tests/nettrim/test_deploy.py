@@ -109,6 +109,9 @@ def test_without_data_it_works_and_warns_plainly(
     assert 0 < report["accuracy"]["agreement_lower_bound"] < report["accuracy"]["agreement"]
     certificate = json.loads((tmp_path / "alone-host" / "certificate.json").read_text())
     assert certificate["new_inputs"]["synthetic_samples"] is True
+    fitted, new = (certificate[part]["layers"] for part in ("response", "new_inputs"))
+    assert [layer["name"] for layer in fitted] == [layer["name"] for layer in new]
+    assert all(a["error_deployed"] != b["error_deployed"] for a, b in zip(fitted, new, strict=True))
 
 
 def test_a_result_that_disagrees_with_the_original_says_so(
@@ -306,6 +309,6 @@ def test_ctrl_c_in_mid_solve_leaves_nothing(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
     assert process.returncode == 130
-    assert rest.strip().splitlines()[-1] == "error: interrupted; nothing was written"
+    assert rest.strip().splitlines()[-1] == "error: interrupted; nothing half-written is left"
     assert "Traceback" not in rest
     assert sorted(tmp_path.iterdir()) == before
