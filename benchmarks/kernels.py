@@ -208,7 +208,7 @@ def _counter(board: Board, graph: Graph, x: Array, folder: Path) -> Callable[[],
 def _count_program(board: Board, program: Path, x: Array, expected: Array) -> int:
     samples, outputs = program.with_name("samples"), program.with_name("outputs")
     samples.write_bytes(x.tobytes())
-    count = count_instructions(board, program, ["run", samples, outputs])
+    count = count_instructions(board, program, ["run", samples, outputs]).instructions
     if outputs.read_bytes() != expected.tobytes():
         raise ToolchainError(f"{program.name} on {board.name} gives other bits than the NumPy runtime")
     return count

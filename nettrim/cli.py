@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nettrim.bench import BenchSettings, bench_bundle, bench_table
+from nettrim.board_python import fetch_board_python
 from nettrim.bundle import MEASUREMENTS, check_output, new_bundle, read_manifest, verify_bundle, write_json
 from nettrim.deploy import DeployOptions, build, read_inputs
 from nettrim.deployment_files import write_deployment
@@ -146,6 +147,9 @@ def bench(
     folder: Annotated[Path, typer.Argument(help="A deployment.", show_default=False)],
     windows: Annotated[int, typer.Option(min=1, help="Windows of measurement; their median counts.")] = 5,
     seconds: Annotated[float, typer.Option(help="Length of a window.")] = 10.0,
+    fetch_python: Annotated[
+        bool, typer.Option("--fetch-python", help="First get the board's Python and NumPy for the emulator.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print bench.json instead of the table.")] = False,
 ) -> None:
     """Measure a deployment into its bench.json."""
@@ -154,6 +158,8 @@ def bench(
     settings = BenchSettings(windows=windows, window_seconds=seconds)
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{folder} cannot be written, and {MEASUREMENTS} belongs there: copy the folder elsewhere")
+    if fetch_python:
+        fetch_board_python(board)
     result = bench_bundle(folder, board, settings)
     write_json(folder / MEASUREMENTS, result)
     if as_json:

@@ -24,6 +24,8 @@ DEBIAN_PACKAGES = {
     "arm-none-eabi-size": "binutils-arm-none-eabi",
     "qemu-aarch64": "qemu-user",
     "qemu-system-arm": "qemu-system-arm",
+    "apt-get": "apt",
+    "dpkg-deb": "dpkg",
 }
 
 BUILD_FLAGS = ("-std=c99", "-O3", "-ffp-contract=off", "-g0", "-Wl,--build-id=none")
@@ -72,6 +74,22 @@ def need_tool(name: str) -> Path:
         package = DEBIAN_PACKAGES.get(name, name)
         raise MissingToolError(f"{name} is not installed; on Debian and Raspberry Pi OS: apt install {package}")
     return found
+
+
+def run_tool(name: str, args: Sequence[str | Path]) -> str:
+    """Run an installed program to its end and return what it printed.
+
+    Raises
+    ------
+    MissingToolError
+        When it is not installed.
+    ToolchainError
+        When it fails.
+    """
+    finished = _run([need_tool(name), *args], RUN_TIMEOUT_S)
+    if finished.returncode != 0:
+        raise ToolchainError(f"{name} failed (status {finished.returncode}): {_excerpt(finished.stderr)}")
+    return finished.stdout
 
 
 def compiler_name(board: Board) -> str:
@@ -168,14 +186,24 @@ def run_binary(
         When there is none, or the program runs longer than ``timeout_s`` seconds; an exit status is the caller's.
     """
     emulator = [] if runs_natively(board) else _emulator(board)
-    return _run([*emulator, binary.resolve(), *args], timeout_s)
+    return _run([*emulator, binary.absolute(), *args], timeout_s)
 
 
-def count_instructions(board: Board, binary: Path, args: Sequence[str | Path], timeout_s: float = RUN_TIMEOUT_S) -> int:
+@dataclass(frozen=True)
+class CountedRun:
+    """A program under the counting emulator: ``instructions`` a run of the model, and what it printed."""
+
+    instructions: int
+    stdout: str
+
+
+def count_instructions(
+    board: Board, binary: Path, args: Sequence[str | Path], emulator_options: Sequence[str | Path] = ()
+) -> CountedRun:
     """Return the instructions that one run of the model takes under the board's emulator.
 
-    Counted between the marker instructions around ``nt_<name>_run``; where ``args`` make the program run
-    the model on several samples, the mean, rounded. The same in every repetition.
+    Counted between the marker instructions around a run; where ``args`` make the program run the model on
+    several samples, the mean, rounded. The same in every repetition, for programs in C.
 
     Raises
     ------
@@ -188,7 +216,9 @@ def count_instructions(board: Board, binary: Path, args: Sequence[str | Path], t
         plugin, counts_file = Path(scratch, "instruction_counter.so"), Path(scratch, "counts.json")
         _compile_plugin(plugin)
         option = f"{plugin},out={counts_file}"
-        finished = _run([*_emulator(board), "-plugin", option, binary.resolve(), *args], timeout_s)
+        finished = _run(
+            [*_emulator(board), *emulator_options, "-plugin", option, binary.absolute(), *args], RUN_TIMEOUT_S
+        )
         if finished.returncode != 0 or not counts_file.exists():
             raise ToolchainError(
                 f"{board.emulator} could not count the instructions of {binary.name} (status {finished.returncode}); "
@@ -197,7 +227,7 @@ def count_instructions(board: Board, binary: Path, args: Sequence[str | Path], t
         counts: dict[str, int] = json.loads(counts_file.read_text(encoding="ascii"))
     if counts["runs"] == 0:
         raise ToolchainError(f"{binary.name} never ran the model, expected one run or more")
-    return round(counts["marked"] / counts["runs"])
+    return CountedRun(round(counts["marked"] / counts["runs"]), finished.stdout)
 
 
 def _compile(board: Board, folder: Path, name: str, inputs: Sequence[str | Path], output: Path) -> None:

@@ -1,12 +1,16 @@
 """Measuring a deployment without its board."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from nettrim.bench import BenchSettings, bench_bundle, bench_table
+from nettrim.board_python import fetch_board_python
+from nettrim.toolchain import ToolchainError
 from nettrim_boards.board import load_board
 from nettrim_exporters.c_header import render_c_header, render_c_kernels
 from nettrim_runtime.engine import run_graph
@@ -36,6 +40,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _left_out(result: dict[str, Any]) -> dict[str, str]:
+    return {entry["name"]: entry["reason"] for entry in result["left_out"]}
+
+
 def _copy(bundle: Path, folder: Path, *, without: str) -> Path:
     for path in bundle.iterdir():
         if path.name != without:
@@ -44,8 +52,11 @@ def _copy(bundle: Path, folder: Path, *, without: str) -> Path:
 
 
 @pytest.mark.slow
-def test_numpy_and_c_on_host_and_under_emulation_have_the_same_bits(bundle: Path) -> None:
+def test_numpy_and_c_on_host_and_under_emulation_have_the_same_bits(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     need_tools("cc", "aarch64-linux-gnu-gcc", "qemu-aarch64")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no Python of the board's there
     result = bench_bundle(bundle, RPI4, SHORT)
     assert [section["name"] for section in result["sections"]] == ["numpy on host", "c on host", "c on rpi4"]
     assert {section["output_crc32"] for section in result["sections"]} == {result["output_crc32"]}
@@ -70,6 +81,28 @@ def test_emulated_figure_is_the_same_in_every_run(bundle: Path) -> None:
 
 
 @pytest.mark.slow
+def test_numpy_runs_in_the_boards_own_python_with_the_same_bits(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_tools("cc", "qemu-aarch64", "apt-get", "dpkg-deb")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "--fetch-python" in _left_out(bench_bundle(bundle, RPI4, SHORT))["numpy on rpi4"]
+    fetch_board_python(RPI4)
+    section = bench_bundle(bundle, RPI4, SHORT)["sections"][-1]
+    assert section["name"] == "numpy on rpi4"
+    assert (section["emulated"], section["exact"], section["unit"]) == (True, False, "instructions")
+    assert section["verdict"] == "VALID"
+    assert section["value"] > 100_000  # Python's own work on a network of a few layers
+    assert re.fullmatch(r"Python 3\.\d+\.\d+, NumPy \d+\.\d+\.\d+", section["compiler"])
+    assert sorted(path.name for path in (tmp_path / "nettrim").iterdir()) == ["python-aarch64-linux-gnu"]
+
+
+def test_board_without_python_has_none_to_fetch() -> None:
+    with pytest.raises(ToolchainError, match="has no Python to fetch"):
+        fetch_board_python(NUCLEO)
+
+
+@pytest.mark.slow
 def test_other_bits_make_a_section_invalid(bundle: Path, tmp_path: Path) -> None:
     need_tools("cc")
     folder = _copy(bundle, tmp_path, without="")
@@ -86,9 +119,10 @@ def test_missing_tools_are_left_out_with_their_packages(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     result = bench_bundle(bundle, RPI4, SHORT)
     assert [section["name"] for section in result["sections"]] == ["numpy on host"]
-    reasons = {entry["name"]: entry["reason"] for entry in result["left_out"]}
+    reasons = _left_out(result)
     assert "apt install build-essential" in reasons["c on host"]
     assert "apt install gcc-aarch64-linux-gnu" in reasons["c on rpi4"]
     assert "python3 -m nettrim_runtime.bench" in reasons["numpy on rpi4"]
@@ -99,7 +133,7 @@ def test_microcontroller_says_that_it_is_measured_on_the_board(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     result = bench_bundle(bundle, NUCLEO, SHORT)
-    assert "on the board only" in {entry["name"]: entry["reason"] for entry in result["left_out"]}["c on nucleo-f446re"]
+    assert "on the board only" in _left_out(result)["c on nucleo-f446re"]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +165,7 @@ def test_table_has_a_row_a_section_and_one_a_section_left_out() -> None:
                 "unit": "instructions",
                 "value": 1234567,
                 "emulator": "qemu-aarch64 -cpu cortex-a72",
+                "exact": True,
                 "reasons": [],
                 "verdict": "VALID",
             },

@@ -137,7 +137,7 @@ def test_instruction_count_equals_the_hand_counted_loop_and_repeats(tmp_path: Pa
     program = compile_bench(RPI4, folder, "tiny", folder / "bench")
     _samples(tmp_path / "in")
     args = ["run", tmp_path / "in", tmp_path / "out"]
-    counts = {count_instructions(RPI4, program, args) for _ in range(2)}
+    counts = {count_instructions(RPI4, program, args).instructions for _ in range(2)}
     assert len(counts) == 1
     assert 0 <= counts.pop() - 2 * LOOP_TURNS <= CALL_INSTRUCTIONS
 
@@ -150,7 +150,7 @@ def test_one_more_turn_of_the_loop_is_two_more_instructions(tmp_path: Path) -> N
     for turns in (LOOP_TURNS, LOOP_TURNS + 1):
         folder = write_tiny_model(tmp_path / str(turns), turns=turns)
         program = compile_bench(RPI4, folder, "tiny", folder / "bench")
-        counts.append(count_instructions(RPI4, program, ["run", tmp_path / "in", tmp_path / "out"]))
+        counts.append(count_instructions(RPI4, program, ["run", tmp_path / "in", tmp_path / "out"]).instructions)
     assert counts[1] - counts[0] == 2
 
 
