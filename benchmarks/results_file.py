@@ -22,9 +22,12 @@ BAR_HEIGHT, LABEL_WIDTH, BAR_WIDTH, VALUE_WIDTH = 22, 330, 360, 130  # of the ch
 
 @dataclass(frozen=True)
 class Figure:
-    """One number that a benchmark is judged by; ``goal`` is None where none is set."""
+    """One number that a benchmark is judged by; ``goal`` is None where none is set.
 
-    value: float
+    ``value`` is None where it could not be measured: a row says why.
+    """
+
+    value: float | None
     unit: str
     better: Literal["higher", "lower"]
     goal: float | None = None
@@ -48,15 +51,20 @@ def benchmark_parser(name: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def report_results(results: Results, options: argparse.Namespace) -> None:
-    """Print the table, and write the files that the options name."""
-    print(render_table(results.rows))
-    print()
+def report_results(results: Results, options: argparse.Namespace, chart: str | None = None) -> None:
+    """Print the tables, and write the files that the options name.
+
+    Rows with different values of "part" go to tables of their own. ``chart`` is SVG text that takes the place of
+    `render_svg`'s.
+    """
+    for part in dict.fromkeys(row.get("part") for row in results.rows):
+        print(render_table([row for row in results.rows if row.get("part") == part]))
+        print()
     print(render_table([{"figure": name, **asdict(figure)} for name, figure in results.figures.items()]))
     if options.json:
         options.json.write_text(render_results(results, _command(), _commit(), _machine()), encoding="utf-8")
     if options.svg:
-        options.svg.write_text(render_svg(results.figures), encoding="utf-8")
+        options.svg.write_text(chart or render_svg(results.figures), encoding="utf-8")
 
 
 def render_results(results: Results, command: str, commit: str, machine: str) -> str:
@@ -97,12 +105,12 @@ def render_svg(figures: Mapping[str, Figure]) -> str:
     """Return the figures as horizontal bars, each relative to the largest of its unit."""
     largest = {figure.unit: 0.0 for figure in figures.values()}
     for figure in figures.values():
-        largest[figure.unit] = max(largest[figure.unit], abs(figure.value))
+        largest[figure.unit] = max(largest[figure.unit], abs(figure.value or 0.0))
     width, height = LABEL_WIDTH + BAR_WIDTH + VALUE_WIDTH, BAR_HEIGHT * (len(figures) + 1)
     size = f'width="{width}" height="{height}"'
     lines = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">']
     for index, (name, figure) in enumerate(figures.items()):
-        length = BAR_WIDTH * abs(figure.value) / (largest[figure.unit] or 1.0)
+        length = BAR_WIDTH * abs(figure.value or 0.0) / (largest[figure.unit] or 1.0)
         top = BAR_HEIGHT * index + BAR_HEIGHT // 2
         value = f"{_cell(figure.value)} {escape(figure.unit)}"
         lines += [

@@ -16,9 +16,11 @@ from nettrim.evaluate import (
     Accuracy,
     Agreement,
     Networks,
+    ProvenBounds,
     layer_errors,
     measure_accuracy,
     measure_agreement,
+    prove_bounds,
 )
 from nettrim.importers import ImportedModel, load_model
 from nettrim.layer_solution import LayerSolution
@@ -47,6 +49,7 @@ BYTES_PER_BIAS = 4
 SPARSITY_EXCESS = 0.01  # above what was asked for, that a user should know of
 LARGE_GAP = 0.1  # of the l1 objective, above which a bound says little
 LOW_AGREEMENT = 0.99  # below it the result carries a warning
+LARGE_OUTPUT_ERROR = 0.1  # as above, where the outputs are no classes
 ERROR_SAMPLES = 1000  # samples that the per-layer errors are measured on
 
 
@@ -113,6 +116,8 @@ class Deployment:
         Per layer, relative error of (pruned, deployed) activations on held-out samples.
     fit_errors : dict
         The same on samples that the layers were fitted to.
+    bounds : ProvenBounds
+        How far the outputs can lie from the original's, on the samples of ``fit_errors`` and all held-out ones.
     """
 
     name: str
@@ -125,6 +130,7 @@ class Deployment:
     accuracy: Accuracy | None
     errors: dict[str, tuple[float, float]]
     fit_errors: dict[str, tuple[float, float]]
+    bounds: ProvenBounds
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -222,6 +228,7 @@ def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -
         accuracy=measure_accuracy(networks, labelled),
         errors=layer_errors(networks, inputs.held_out.x[:ERROR_SAMPLES]),
         fit_errors=layer_errors(networks, inputs.fit.x[:ERROR_SAMPLES]),
+        bounds=prove_bounds(networks, inputs.fit.x[:ERROR_SAMPLES], inputs.held_out),
     )
     _check_fits(deployment)
     return deployment
@@ -255,9 +262,14 @@ def _overfit_warnings(deployment: Deployment) -> tuple[str, ...]:
 
 
 def _agreement_warnings(agreement: Agreement) -> tuple[str, ...]:
+    advice = "ask for less --sparsity or a smaller --relative-epsilon, or give more calibration samples"
+    if agreement.deployed is None:
+        error = agreement.relative_output_error
+        warning = f"the deployed network's outputs lie {error:.1%} of their norm from the original's; {advice}"
+        return (warning,) if error > LARGE_OUTPUT_ERROR else ()
     warning = (
         f"the deployed network answers otherwise than the original on {1 - agreement.deployed:.1%} of the held-out "
-        "samples; ask for less --sparsity or a smaller --relative-epsilon, or give more calibration samples"
+        f"samples; {advice}"
     )
     return (warning,) if agreement.deployed < LOW_AGREEMENT else ()
 
@@ -278,9 +290,10 @@ def _bound_warnings(deployment: Deployment) -> tuple[str, ...]:
     missed, widened, unbounded = [], [], []
     for name, solution in solved:
         asked = deployment.inputs.prune.relative_epsilon * _target_norm(solution)
-        if deployment.inputs.prune.sparsity is None and solution.epsilon > asked * (1 + 1e-6):
+        allowed = float(np.linalg.norm(solution.epsilon))
+        if deployment.inputs.prune.sparsity is None and allowed > asked * (1 + 1e-6):
             widened.append(name)
-        if deployment.inputs.prune.sparsity is None and solution.distance > solution.epsilon:
+        if deployment.inputs.prune.sparsity is None and solution.distance > allowed:
             missed.append(name)
         if solution.relative_gap is None or solution.relative_gap > LARGE_GAP:
             unbounded.append(name)

@@ -6,15 +6,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nettrim.propagation import Propagation, logits_tensor, propagate
 from nettrim.samples import Samples
-from nettrim.statistics import clopper_pearson_lower, predicted_classes, share_equal
+from nettrim.statistics import answers_with_a_class, clopper_pearson_lower, predicted_classes, share_equal
 from nettrim_runtime.engine import prepare, run_graph
-from nettrim_runtime.graph import Graph
+from nettrim_runtime.graph import Graph, layer_macs
 
 Array = npt.NDArray[Any]
 
 BATCH_SIZE = 64
 UPPER_QUANTILE = 0.95
+PROOF_MACS = 10**10  # multiply-accumulates of the samples that bounds are computed on: seconds
+FEWEST_PROOF_SAMPLES = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,19 +45,41 @@ class Agreement:
 
     Attributes
     ----------
-    pruned_lower, deployed_lower : float
+    pruned, deployed : float or None
+        Shares of 1; None, as their bounds, where the outputs are no classes.
+    pruned_lower, deployed_lower : float or None
         Exact lower bounds at 95 % confidence (Clopper-Pearson, one-sided).
     relative_output_error, relative_output_error_quantile : float
         ||deployed - original|| / ||original|| over all samples; its 95 % quantile over single samples.
     """
 
-    pruned: float
-    pruned_lower: float
-    deployed: float
-    deployed_lower: float
+    pruned: float | None
+    pruned_lower: float | None
+    deployed: float | None
+    deployed_lower: float | None
     relative_output_error: float
     relative_output_error_quantile: float
     samples: int
+
+
+@dataclass(frozen=True, eq=False)
+class ProvenBounds:
+    """What operator norms prove of the pruned and the deployed network, on fitted and on held-out samples.
+
+    Attributes
+    ----------
+    kept_pruned, kept_deployed : int or None
+        Held-out samples, of those that were looked at (the first ones of a large network), whose class is kept by
+        proof; None where the outputs are no classes or, of the deployed network, where a softmax in int8 may round
+        two of them to one value.
+    """
+
+    pruned_fit: Propagation
+    pruned_held_out: Propagation
+    deployed_fit: Propagation
+    deployed_held_out: Propagation
+    kept_pruned: int | None
+    kept_deployed: int | None
 
 
 def measure_accuracy(networks: Networks, samples: Samples) -> Accuracy | None:
@@ -71,20 +96,52 @@ def measure_accuracy(networks: Networks, samples: Samples) -> Accuracy | None:
 def measure_agreement(networks: Networks, samples: Samples) -> Agreement:
     """Compare pruned and deployed network with the original one; no labels needed."""
     original, pruned, deployed = _three_outputs(networks, samples.x)
-    classes = predicted_classes(original)
-    hits = [int(np.sum(predicted_classes(outputs) == classes)) for outputs in (pruned, deployed)]
+    classes = predicted_classes(original) if has_classes(networks.original, samples) else None
+    pruned_share, pruned_lower = _equal_classes(pruned, classes)
+    deployed_share, deployed_lower = _equal_classes(deployed, classes)
     difference = np.linalg.norm((deployed - original).reshape(len(samples), -1), axis=1)
     norms = np.linalg.norm(original.reshape(len(samples), -1), axis=1)
     whole = float(np.linalg.norm(norms))
     single = difference / np.maximum(norms, np.finfo(np.float32).tiny)
     return Agreement(
-        pruned=hits[0] / len(samples),
-        pruned_lower=clopper_pearson_lower(hits[0], len(samples)),
-        deployed=hits[1] / len(samples),
-        deployed_lower=clopper_pearson_lower(hits[1], len(samples)),
+        pruned=pruned_share,
+        pruned_lower=pruned_lower,
+        deployed=deployed_share,
+        deployed_lower=deployed_lower,
         relative_output_error=float(np.linalg.norm(difference)) / whole if whole else 0.0,
         relative_output_error_quantile=float(np.quantile(single, UPPER_QUANTILE)),
         samples=len(samples),
+    )
+
+
+def has_classes(graph: Graph, samples: Samples) -> bool:
+    """Return whether a network's answer is a class, by its shapes; labels make a network of several outputs one."""
+    shapes = graph.tensors[graph.inputs[0]].shape, graph.tensors[graph.outputs[0]].shape
+    return answers_with_a_class(*shapes) or (samples.labels is not None and max(shapes[1], default=1) > 1)
+
+
+def prove_bounds(networks: Networks, fit: Array, held_out: Samples) -> ProvenBounds:
+    """Bound how far the outputs of pruned and deployed network lie from the original's, sample by sample.
+
+    Parameters
+    ----------
+    fit : Array
+        (n_samples, *graph input shape) float32, of the calibration samples.
+    """
+    original = networks.original
+    macs = sum(layer_macs(layer, original.tensors) for layer in original.layers)
+    most = max(FEWEST_PROOF_SAMPLES, PROOF_MACS // max(macs, 1))
+    sets = (fit[:most], held_out.x[:most])
+    pruned, deployed = (propagate(original, graph, sets) for graph in (networks.pruned, networks.deployed))
+    classes = has_classes(original, held_out)
+    ends_in_softmax = logits_tensor(original) != original.outputs[0]
+    return ProvenBounds(
+        pruned_fit=pruned[0],
+        pruned_held_out=pruned[1],
+        deployed_fit=deployed[0],
+        deployed_held_out=deployed[1],
+        kept_pruned=pruned[1].kept if classes else None,
+        kept_deployed=deployed[1].kept if classes and not ends_in_softmax else None,
     )
 
 
@@ -128,6 +185,14 @@ def _three_outputs(networks: Networks, samples: Array) -> tuple[Array, Array, Ar
         run_graph(networks.pruned, samples),
         run_deployed(networks.deployed, samples),
     )
+
+
+def _equal_classes(outputs: Array, classes: Array | None) -> tuple[float | None, float | None]:
+    """Return the share of outputs of the given classes and its lower bound; None for both without classes."""
+    if classes is None:
+        return None, None
+    hits = int(np.sum(predicted_classes(outputs) == classes))
+    return hits / len(classes), clopper_pearson_lower(hits, len(classes))
 
 
 def _root_share(part: float, whole: float) -> float:

@@ -6,24 +6,26 @@ from typing import Literal
 
 import numpy as np
 
-from nettrim.boxes import bounded_box, response_box
+from nettrim.activations import IDENTITY, Activation
+from nettrim.boxes import bounded_box
+from nettrim.structure import L1, Structure
 from nettrim_runtime.errors import DataError
 from nettrim_runtime.graph import Array
-from nettrim_runtime.ops import ActivationFunction
 
 Constraint = Literal["distance", "hard"]
+Ball = Literal["joint", "neuron"]
 
 SAMPLES_PER_BLOCK = 2048  # bounds the float64 copies that formulas make
 
 
 @dataclass(frozen=True, eq=False)
 class LayerProblem:
-    """minimise ||U||_1 subject to the response of U on X staying within ``epsilon`` of the target's.
+    """minimise the penalty of U subject to the response of U on X staying within ``epsilon`` of the target's.
 
     "distance": dist_F(U'X + b, [lower, upper]) <= epsilon.
     "hard", as published (Aghasi et al. 2017, eq. (4)): entries with two finite bounds share the ball of
     radius epsilon, the others keep their one bound exactly.
-    The bias is free and never penalised.
+    The penalty is ||U||_1 unless ``structure`` says otherwise. The bias is free and never penalised.
 
     Attributes
     ----------
@@ -37,8 +39,14 @@ class LayerProblem:
         (n_outputs, n_samples) float32, the response after the activation.
     lower, upper : Array
         (n_outputs, n_samples) float32, the box of wanted pre-activations (`nettrim.boxes`).
-    epsilon : float
-        Allowed distance, absolute, Frobenius norm.
+    epsilon : float or Array
+        Allowed distance, absolute: a number is the Frobenius norm over all neurons (one joint ball), an array
+        (n_outputs,) the Euclidean norm of each neuron (one ball a neuron).
+    distance_weights : Array or None
+        (n_outputs, n_samples) float32, positive: the distance is that of weighted excesses. Carries no a-priori
+        guarantee for the response.
+    structure : Structure
+        What is penalised.
     """
 
     X: Array
@@ -47,9 +55,11 @@ class LayerProblem:
     target: Array
     lower: Array
     upper: Array
-    epsilon: float
-    activation: ActivationFunction = ActivationFunction.NONE
+    epsilon: float | Array
+    activation: Activation = IDENTITY
     constraint: Constraint = "distance"
+    distance_weights: Array | None = None
+    structure: Structure = L1
 
     def __post_init__(self) -> None:
         _check(self)
@@ -60,9 +70,19 @@ class LayerProblem:
         return float(np.sqrt(np.sum(np.square(self.target, dtype=np.float64))))
 
     @property
+    def is_joint(self) -> bool:
+        """Whether all neurons share one ball."""
+        return np.ndim(self.epsilon) == 0
+
+    @property
+    def total_epsilon(self) -> float:
+        """The allowed distance of all neurons together: the balls' radii, in the Euclidean norm."""
+        return float(np.linalg.norm(self.epsilon))
+
+    @property
     def relative_epsilon(self) -> float:
-        """The allowed distance as a share of ||Y||_F; 0 for a target of zeros."""
-        return share(self.epsilon, self.target_norm)
+        """The allowed distance of all neurons together as a share of ||Y||_F; 0 for a target of zeros."""
+        return share(self.total_epsilon, self.target_norm)
 
     @property
     def live_inputs(self) -> Array:
@@ -70,24 +90,35 @@ class LayerProblem:
         live: Array = np.any(self.X != 0, axis=1)
         return live
 
-    def with_epsilon(self, epsilon: float) -> "LayerProblem":
+    def with_epsilon(self, epsilon: float | Array) -> "LayerProblem":
         """Return the same problem with another allowed distance."""
         return replace(self, epsilon=epsilon)
 
-    def with_relative_epsilon(self, relative_epsilon: float) -> "LayerProblem":
-        """Return the same problem with another allowed distance, as a share of ||Y||_F."""
-        return replace(self, epsilon=relative_epsilon * self.target_norm)
+    def with_relative_epsilon(self, relative_epsilon: float, ball: Ball | None = None) -> "LayerProblem":
+        """Return the same problem with another allowed distance: a share of ||Y||_F or of each neuron's ||y||.
+
+        Parameters
+        ----------
+        ball : {"joint", "neuron"} or None
+            None means the one that the problem has.
+        """
+        if ball == "joint" or (ball is None and self.is_joint):
+            return replace(self, epsilon=relative_epsilon * self.target_norm)
+        norms = np.sqrt(np.sum(np.square(self.target, dtype=np.float64), axis=1))
+        return replace(self, epsilon=relative_epsilon * norms)
 
 
 def build_problem(
     X: Array,
     W: Array,
     bias: Array,
-    activation: ActivationFunction,
+    activation: Activation,
     *,
     target: Array | None = None,
     relative_epsilon: float = 0.05,
     constraint: Constraint = "distance",
+    ball: Ball = "joint",
+    structure: Structure = L1,
 ) -> LayerProblem:
     """Return the problem of a layer in the parallel or the cascade scheme.
 
@@ -97,23 +128,28 @@ def build_problem(
         (n_inputs, n_samples): the original inputs (parallel) or those of the already pruned network (cascade).
     W, bias : Array
         (n_inputs, n_outputs) and (n_outputs,), the original layer.
-    activation : ActivationFunction
-        The clamp after the layer.
+    activation : Activation
+        What follows the layer.
     target : Array or None
-        (n_outputs, n_samples), the original network's response: the cascade scheme gives it. None means the
-        layer's own response on X: the parallel scheme.
+        (n_outputs, n_samples), the original network's pre-activations or, for a clamp, its response: the
+        cascade scheme gives it. None means the layer's own on X: the parallel scheme.
     relative_epsilon : float
-        Allowed distance as a share of ||Y||_F.
+        Allowed distance as a share of ||Y||_F, or with one ball a neuron of each neuron's ||y||.
     constraint : {"distance", "hard"}
         "hard" is the published program, with V = 0 in the parallel and V = W'X in the cascade scheme.
+    ball : {"joint", "neuron"}
+        Whether all neurons share the allowed distance, or each has its own.
+    structure : Structure
+        What is penalised.
     """
     X, W, bias = (np.ascontiguousarray(array, dtype=np.float32) for array in (X, W, bias))
     Z = W.T @ X + bias[:, np.newaxis]
-    Y = np.clip(Z, activation.lower, activation.upper) if target is None else np.asarray(target, np.float32)
+    z0 = Z if target is None else np.asarray(target, np.float32)
     cascade_hard = constraint == "hard" and target is not None
-    lower, upper = bounded_box(Y, activation, Z) if cascade_hard else response_box(Y, activation)
-    problem = LayerProblem(X, W, bias, Y, lower, upper, 0.0, activation, constraint)
-    return problem.with_relative_epsilon(relative_epsilon)
+    lower, upper = bounded_box(z0, activation, Z) if cascade_hard else activation.box(z0)
+    Y = activation.apply(z0)
+    problem = LayerProblem(X, W, bias, Y, lower, upper, 0.0, activation, constraint, structure=structure)
+    return problem.with_relative_epsilon(relative_epsilon, ball)
 
 
 def in_ball(problem: LayerProblem) -> Array:
@@ -140,28 +176,28 @@ def relative_distance(problem: LayerProblem, W: Array, bias: Array) -> float:
     return share(distance(problem, W, bias), problem.target_norm)
 
 
-def constraint_violation(problem: LayerProblem, W: Array, bias: Array) -> tuple[float, float]:
-    """Return (distance of the ball's entries, largest excess of the others), in float64.
+def constraint_violation(problem: LayerProblem, W: Array, bias: Array) -> tuple[Array, Array]:
+    """Return (distance of the ball's entries, largest excess of the others), both (n_outputs,) float64.
 
-    In the distance form every entry is in the ball and the second number is 0.
+    In the distance form every entry is in the ball and the second array is 0.
     """
+    largest = np.zeros(len(bias))
     if problem.constraint == "distance":
-        return distance(problem, W, bias), 0.0
+        return neuron_distances(problem, W, bias), largest
     mask = in_ball(problem)
-    square, largest = 0.0, 0.0
+    squares = np.zeros(len(bias))
     for excess, block in _excess_blocks(problem, W, bias):
         shared = mask[:, block]
-        square += float(np.sum(excess**2, where=shared))
-        largest = max(largest, float(np.max(np.abs(excess), initial=0.0, where=~shared)))
-    return float(np.sqrt(square)), largest
+        squares += np.sum(excess**2, axis=1, where=shared)
+        largest = np.maximum(largest, np.max(np.abs(excess), axis=1, initial=0.0, where=~shared))
+    return np.sqrt(squares), largest
 
 
 def response_error(problem: LayerProblem, W: Array, bias: Array) -> float:
-    """Return ||activation(W'X + bias) - Y||_F in float64; at most `distance` when the bounds are the clamp's."""
+    """Return ||activation(W'X + bias) - Y||_F in float64; at most lipschitz * `distance`."""
     square = 0.0
     for Z, block in _response_blocks(problem, W, bias):
-        response = np.clip(Z, problem.activation.lower, problem.activation.upper)
-        square += float(np.sum((response - problem.target[:, block]) ** 2))
+        square += float(np.sum((problem.activation.apply(Z) - problem.target[:, block]) ** 2))
     return float(np.sqrt(square))
 
 
@@ -194,8 +230,10 @@ def _response_blocks(problem: LayerProblem, W: Array, bias: Array) -> Iterator[t
 
 
 def _excess_blocks(problem: LayerProblem, W: Array, bias: Array) -> Iterator[tuple[Array, slice]]:
+    weights = problem.distance_weights
     for Z, block in _response_blocks(problem, W, bias):
-        yield Z - np.clip(Z, problem.lower[:, block], problem.upper[:, block]), block
+        excess = Z - np.clip(Z, problem.lower[:, block], problem.upper[:, block])
+        yield excess if weights is None else excess * weights[:, block], block
 
 
 def _check(problem: LayerProblem) -> None:
@@ -208,12 +246,19 @@ def _check(problem: LayerProblem) -> None:
         "lower": (n_outputs, n_samples),
         "upper": (n_outputs, n_samples),
     }
+    if problem.distance_weights is not None:
+        expected["distance_weights"] = (n_outputs, n_samples)
     for name, shape in expected.items():
         found = getattr(problem, name).shape
         if found != shape:
             raise DataError(f"layer problem: {name} has shape {found}, expected {shape} to fit X and W")
-    if not 0 <= problem.epsilon < np.inf:
-        raise DataError(f"layer problem: epsilon is {problem.epsilon}, expected a finite number that is not negative")
+    if not problem.is_joint and np.shape(problem.epsilon) != (n_outputs,):
+        raise DataError(f"layer problem: epsilon has shape {np.shape(problem.epsilon)}, expected () or ({n_outputs},)")
+    if not np.all((np.asarray(problem.epsilon) >= 0) & np.isfinite(problem.epsilon)):
+        raise DataError(f"layer problem: epsilon is {problem.epsilon}, expected finite numbers that are not negative")
+    if problem.distance_weights is not None and not np.all(problem.distance_weights > 0):
+        raise DataError("layer problem: distance_weights are not all positive, expected positive numbers")
+    problem.structure.check(problem.W.shape)
     if n_samples == 0:
         raise DataError("layer problem: X has no samples, expected at least one")
     for name in ("X", "W", "bias", "target"):

@@ -3,90 +3,97 @@
 A convolution is a dense layer on patches; a few patches an image are drawn, never all are kept.
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from nettrim_runtime.engine import prepare
-from nettrim_runtime.graph import Graph
+from nettrim_runtime.graph import Array, Graph
 from nettrim_runtime.linear import padded_buffer, windows
-from nettrim_runtime.ops import Conv2d, Layer, Size2d, op_constants, op_inputs
+from nettrim_runtime.ops import Conv2d, Layer, MaxPool2d, Size2d
 
-Array = npt.NDArray[Any]
-
-BATCH_SIZE = 64
+IMAGES_PER_BLOCK = 64  # bounds the padded copies that patches are cut from
 
 
-def draw_positions(graph: Graph, layer: Layer, n_samples: int, max_rows: int, rng: np.random.Generator) -> Array:
+def draw_positions(
+    graph: Graph,
+    layer: Layer,
+    n_samples: int,
+    max_rows: int,
+    rng: np.random.Generator,
+    *,
+    pool: MaxPool2d | None = None,
+) -> Array:
     """Choose which output positions of each sample become columns.
+
+    Parameters
+    ----------
+    pool : MaxPool2d or None
+        Draw whole windows of this pooling of the layer's output, which must not overlap or be padded.
 
     Returns
     -------
     Array
         (n_used_samples, n_positions) numbers of output pixels, all 0 for a dense layer; at most
-        about ``max_rows`` entries, without repetition within a sample.
+        about ``max_rows`` entries, without repetition within a sample. The pixels of a pooling window
+        stand side by side, row by row.
     """
-    positions = graph.tensors[layer.output].size // graph.tensors[layer.weight].shape[0]
-    n_used = min(n_samples, max_rows)
-    each = min(positions, max(1, max_rows // n_used))
-    if positions == 1:
-        return np.zeros((n_used, 1), np.int64)
-    return np.stack([rng.permutation(positions)[:each] for _ in range(n_used)])
+    units = _units(graph, layer, pool)
+    n_used = max(1, min(n_samples, max_rows // units.shape[1]))
+    each = min(len(units), max(1, max_rows // (n_used * units.shape[1])))
+    if len(units) == 1:
+        return np.repeat(units, n_used, axis=0)
+    drawn = np.stack([rng.permutation(len(units))[:each] for _ in range(n_used)])
+    return units[drawn].reshape(n_used, -1)
 
 
-def layer_inputs(graph: Graph, layer: Layer, samples: Array, positions: Array) -> Array:
-    """Return X (n_inputs, n_columns): the inputs of a layer without groups at the drawn positions.
+def layer_inputs(graph: Graph, layer: Layer, values: Array, positions: Array) -> Array:
+    """Return X (n_groups, n_inputs, n_columns): the inputs of each group of a layer at the drawn positions.
 
     Parameters
     ----------
-    samples : Array
-        (n_samples, *graph input shape) float32; the first ``len(positions)`` are used.
+    values : Array
+        (n_samples, *shape) float32, the layer's input tensor; the first ``len(positions)`` samples are used.
     """
-    blocks = []
-    for values, chosen in _batches(graph, layer.input, samples, positions):
-        if not isinstance(layer, Conv2d):
-            blocks.append(values.copy())
-            continue
-        padded, inside = padded_buffer(len(values), values.shape[1:], layer.padding, np.float32, 0)
-        inside[:] = values
-        kernel = Size2d(*graph.tensors[layer.weight].shape[1:3])
-        view = windows(padded, kernel, layer.stride, layer.dilation)
-        row, column = np.divmod(chosen, view.shape[2])
-        patches = view[np.arange(len(values))[:, None], row, column]
-        blocks.append(patches.reshape(chosen.size, -1))
-    return np.ascontiguousarray(np.concatenate(blocks).T)
+    groups, size = layer_groups(graph, layer)
+    X = np.empty((groups, size, positions.size), np.float32)
+    for start in range(0, len(positions), IMAGES_PER_BLOCK):
+        chosen = positions[start : start + IMAGES_PER_BLOCK]
+        columns = _columns(graph, layer, values[start : start + len(chosen)], chosen)
+        first = start * positions.shape[1]
+        X[:, :, first : first + chosen.size] = columns.transpose(1, 2, 0)
+    return X
 
 
-def layer_responses(graph: Graph, layer: Layer, samples: Array, positions: Array) -> Array:
-    """Return Y (n_outputs, n_columns): a layer's outputs at the drawn positions; as ``layer_inputs``."""
-    blocks = []
-    for values, chosen in _batches(graph, layer.output, samples, positions):
-        by_position = values.reshape(len(values), -1, values.shape[-1])
-        blocks.append(by_position[np.arange(len(values))[:, None], chosen].reshape(chosen.size, -1))
-    return np.ascontiguousarray(np.concatenate(blocks).T)
+def layer_responses(values: Array, positions: Array) -> Array:
+    """Return Y (n_outputs, n_columns): a tensor of the shape of a layer's output at the drawn positions."""
+    by_position = values[: len(positions)].reshape(len(positions), -1, values.shape[-1])
+    drawn = by_position[np.arange(len(positions))[:, np.newaxis], positions]
+    return np.ascontiguousarray(drawn.reshape(positions.size, -1).T)
 
 
-def graph_until(graph: Graph, tensor: str) -> Graph:
-    """Return the part of a graph that computes one tensor."""
-    needed, ops = {tensor}, []
-    for op in reversed(graph.ops):
-        if op.output in needed:
-            ops.append(op)
-            needed.update((*op_inputs(op), *op_constants(op)))
-    kept = needed | set(graph.inputs)
-    tensors = {name: value for name, value in graph.tensors.items() if name in kept}
-    return replace(graph, outputs=(tensor,), ops=tuple(reversed(ops)), tensors=tensors)
+def layer_groups(graph: Graph, layer: Layer) -> tuple[int, int]:
+    """Return (groups of a layer, inputs of each): 1 for a dense layer, as many as channels for a depthwise one."""
+    weight = graph.tensors[layer.weight]
+    return layer.groups if isinstance(layer, Conv2d) else 1, weight.size // weight.shape[0]
 
 
-def _batches(graph: Graph, tensor: str, samples: Array, positions: Array) -> Iterator[tuple[Array, Array]]:
-    """Yield (values of a tensor, drawn positions) for one batch after the other; the values are overwritten."""
-    part = graph_until(graph, tensor)
-    program = prepare(part, min(BATCH_SIZE, len(positions)))
-    for start in range(0, len(positions), BATCH_SIZE):
-        chosen = positions[start : start + BATCH_SIZE]
-        if len(chosen) != program.batch_size:
-            program = prepare(part, len(chosen))
-        yield program.run(samples[start : start + len(chosen)])[0], chosen
+def _units(graph: Graph, layer: Layer, pool: MaxPool2d | None) -> Array:
+    """Return (n_units, n_positions of a unit): single output pixels, or all pooling windows."""
+    shape = graph.tensors[layer.output].shape
+    if pool is None:
+        return np.arange(int(np.prod(shape[:-1])))[:, np.newaxis]
+    numbers = np.arange(shape[0] * shape[1]).reshape(1, shape[0], shape[1], 1)
+    view = windows(numbers, pool.kernel_size, pool.stride, Size2d(1, 1))
+    return view.reshape(-1, pool.kernel_size.height * pool.kernel_size.width)
+
+
+def _columns(graph: Graph, layer: Layer, values: Array, chosen: Array) -> Array:
+    """Return (n_columns, n_groups, n_inputs) for one block of samples."""
+    groups, size = layer_groups(graph, layer)
+    if not isinstance(layer, Conv2d):
+        return values.reshape(len(values), 1, size)
+    padded, inside = padded_buffer(len(values), values.shape[1:], layer.padding, np.float32, 0)
+    inside[:] = values
+    view = windows(padded, Size2d(*graph.tensors[layer.weight].shape[1:3]), layer.stride, layer.dilation)
+    row, column = np.divmod(chosen, view.shape[2])
+    patches = view[np.arange(len(values))[:, np.newaxis], row, column]
+    by_group = patches.reshape(chosen.size, -1, groups, values.shape[-1] // groups)
+    return by_group.transpose(0, 2, 1, 3).reshape(chosen.size, groups, size)

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from nettrim.admm import (
-    AdmmSettings,
-    AdmmState,
     PreparedLayer,
     initial_state,
     iterate,
@@ -16,6 +14,7 @@ from nettrim.admm import (
     read_solution,
     sparse_weights,
 )
+from nettrim.admm_loop import AdmmSettings, AdmmState
 from nettrim.layer_problem import LayerProblem, distance
 from nettrim.layer_solution import LayerSolution, SolverStatus, evaluate
 from nettrim.refit import RefitSettings, fit_on_support, refit
@@ -39,8 +38,8 @@ class SearchSettings:
         Of the solve that counts.
     refit : RefitSettings
         Of the fit on the chosen support.
-    screen_eps_rel, screen_margin, screen_iterations : float, float, int
-        Looser tolerance, wider margin and fewer iterations of the solves that only look for epsilon.
+    screen_gap, screen_iterations : float, int
+        Looser gap and fewer iterations of the solves that only look for epsilon.
     surplus : float
         Share of weights that the screen keeps beyond those wanted; at most 0.2 of what it could drop.
     rounds : int
@@ -51,8 +50,7 @@ class SearchSettings:
 
     admm: AdmmSettings = field(default_factory=AdmmSettings)
     refit: RefitSettings = field(default_factory=RefitSettings)
-    screen_eps_rel: float = 2e-3
-    screen_margin: float = 3e-2
+    screen_gap: float = 3e-2
     screen_iterations: int = 100
     surplus: float = 0.8
     rounds: int = 5
@@ -63,8 +61,7 @@ class SearchSettings:
         """The settings of a solve that only looks for epsilon."""
         return replace(
             self.admm,
-            eps_rel=max(self.screen_eps_rel, self.admm.eps_rel),
-            margin=max(self.screen_margin, self.admm.margin),
+            relative_gap=max(self.screen_gap, self.admm.relative_gap),
             max_iterations=min(self.screen_iterations, self.admm.max_iterations),
         )
 
@@ -87,7 +84,7 @@ def solve_to_nnz(problem: LayerProblem, nnz: int, settings: SearchSettings | Non
         ``epsilon``, ``status`` and ``relative_gap`` are those of the last screen, before the selection.
     """
     settings = settings or SearchSettings()
-    layer = prepare(problem)
+    layer = prepare(problem, settings.admm)
     state = initial_state(layer, settings.admm)
     usable = (problem.W != 0) & layer.live_inputs[:, np.newaxis] & layer.live_outputs
     if nnz >= np.count_nonzero(usable):
@@ -96,7 +93,7 @@ def solve_to_nnz(problem: LayerProblem, nnz: int, settings: SearchSettings | Non
     surplus = min(settings.surplus * nnz, LARGEST_SURPLUS * (int(np.count_nonzero(usable)) - nnz))
     epsilon = _find_epsilon(layer, state, (nnz + 0.7 * surplus, nnz + 1.3 * surplus), settings)
     iterate(layer, state, epsilon, settings.admm)
-    screen = read_solution(layer, state, epsilon)
+    screen = read_solution(layer, state, epsilon, settings.admm)
     W, bias = _select(problem, screen, usable, nnz, settings)
     return _refitted(problem.with_epsilon(epsilon), screen, W, bias)
 
@@ -111,12 +108,12 @@ def solve_to_epsilon(problem: LayerProblem, settings: SearchSettings | None = No
         come back if they do, with the status that says why.
     """
     settings = settings or SearchSettings()
-    layer = prepare(problem)
+    layer = prepare(problem, settings.admm)
     state = initial_state(layer, settings.admm)
     epsilon = problem.epsilon
     for _ in range(2):
         iterate(layer, state, epsilon, settings.admm)
-        screen = read_solution(layer, state, epsilon)
+        screen = read_solution(layer, state, epsilon, settings.admm)
         W, bias = refit(problem, screen.W, screen.bias, settings.refit)
         solution = _refitted(problem, screen, W, bias)
         if solution.distance <= problem.epsilon or screen.status is not SolverStatus.SOLVED:
@@ -143,7 +140,7 @@ def sparsity_path(
         Shares of ||Y||_F, in any order; the rows come in the same order.
     """
     settings = settings or SearchSettings()
-    layer = prepare(problem)
+    layer = prepare(problem, settings.admm)
     state = initial_state(layer, settings.admm)
     rows = {}
     for relative_epsilon in sorted(set(relative_epsilons), reverse=True):
@@ -167,7 +164,7 @@ def _find_epsilon(
     last: tuple[float, float] | None = None
     for _ in range(settings.max_solves):
         iterate(layer, state, float(np.exp(x)) * norm, settings.screen)
-        kept = sum(np.count_nonzero(block.W_sparse[:-1]) for block in state.blocks)
+        kept = int(np.count_nonzero(layer.backend.read(state.rows.S)[:, :-1]))
         if math.ceil(window[0]) <= kept <= window[1]:
             return float(np.exp(x)) * norm
         low, high = (x, high) if kept > window[0] else (low, x)
@@ -211,6 +208,5 @@ def _refitted(problem: LayerProblem, screen: LayerSolution, W: Array, bias: Arra
         bias,
         screen.status,
         iterations=screen.iterations,
-        dual_residual=screen.dual_residual,
-        gap=screen.relative_gap,
+        gaps=screen.relative_gaps,
     )

@@ -1,26 +1,31 @@
 """Prune a network layer by layer: the parallel and the cascade scheme, for an epsilon or a sparsity."""
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from nettrim.layer_problem import Constraint, LayerProblem, build_problem, distance
-from nettrim.layer_rows import draw_positions, layer_inputs, layer_responses
+from nettrim.frontier import Frontier, live_bytes
+from nettrim.layer_groups import LayerPlan, Network, layer_problems, merge_solutions
+from nettrim.layer_memory import rows_within
+from nettrim.layer_problem import Constraint, LayerProblem, neuron_distances
+from nettrim.layer_rows import draw_positions, layer_groups
 from nettrim.layer_search import SearchSettings, solve_to_epsilon, solve_to_nnz, sparsity_path
 from nettrim.layer_solution import LayerSolution
-from nettrim_runtime.graph import Graph
-from nettrim_runtime.ops import Conv2d, Layer
-
-Array = npt.NDArray[Any]
+from nettrim.layer_targets import find_target, plain_target
+from nettrim.shared_sparsity import PATH_EPSILONS, kept_counts
+from nettrim_runtime.errors import DataError
+from nettrim_runtime.graph import Array, Graph
+from nettrim_runtime.ops import Layer
 
 ALLOCATION_ROWS = 2500  # columns a layer for the path that shares a sparsity among the layers
-PATH_EPSILONS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
-KEPT_DENSE = "kept dense"  # the status of grouped convolutions, which have few weights
-SMALLEST_EPSILON = 1e-3  # of the path: there a layer keeps all its weights
+KEPT_DENSE = "kept dense"  # the status of depthwise convolutions, which have few weights
+DEFAULT_BUDGET_BYTES = 2 << 30
+FRONTIER_SHARE, RUN_SHARE = 0.25, 0.25  # of the memory budget; the solver has what the frontier leaves
+FEWEST_IMAGES = 8
+
+Piece = tuple[str, int]  # a layer's name and the number of one of its groups
 
 
 class Mode(enum.Enum):
@@ -48,6 +53,14 @@ class PruneSettings:
         Cascade slack: a layer may miss by sqrt(gamma) times what its original weights miss.
     max_rows : int
         Samples, or patches of a convolution, that a layer's problem holds at most.
+    memory_budget_bytes : int
+        What activations kept, one run of a batch and one layer's solve may take together, by formula. Rows of a
+        problem and images are reduced to it. The samples and the network itself come on top.
+    follow : bool
+        Hold a layer's response behind the Add, clamp or max-pool that alone reads it (`nettrim.layer_targets`)
+        instead of at its own output. The published form, "hard", never does.
+    depthwise : bool
+        Prune depthwise convolutions too: one small problem a channel.
     """
 
     relative_epsilon: float = 0.05
@@ -56,6 +69,9 @@ class PruneSettings:
     constraint: Constraint = "distance"
     gamma: float = 1.1
     max_rows: int = 10_000
+    memory_budget_bytes: int = DEFAULT_BUDGET_BYTES
+    follow: bool = True
+    depthwise: bool = False
     search: SearchSettings = field(default_factory=SearchSettings)
 
 
@@ -63,13 +79,15 @@ class PruneSettings:
 class PrunedLayer:
     """What happened to one layer; ``solution`` is None when it was kept dense.
 
-    ``fit_rows`` counts the samples, or patches of a convolution, of its problem.
+    ``fit_rows`` counts the samples, or patches of a convolution, of its problem. ``response`` is the tensor
+    whose error the solution's distance bounds: the layer's output, or what an Add or max-pool makes of it.
     """
 
     name: str
     status: str
     solution: LayerSolution | None
     fit_rows: int = 0
+    response: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,122 +113,135 @@ def prune(
         (n_samples, *graph input shape) float32, none of them held out.
     on_layer : callable
         Called with a sentence before each step, for progress.
+
+    Raises
+    ------
+    DataError
+        When the memory budget does not hold the smallest problem of a layer.
     """
-    positions = {
-        layer.name: draw_positions(graph, layer, len(samples), settings.max_rows, rng)
-        for layer in graph.layers
-        if is_prunable(layer)
-    }
+    plans = _plan_layers(graph, _fitting_images(graph, len(samples), settings), settings, rng)
     counts = None
     if settings.sparsity is not None:
-        counts = _share_sparsity(graph, samples, positions, settings, on_layer)
+        counts = _share_sparsity(graph, samples, plans, settings, on_layer)
+    original = _open(graph, samples, plans.values(), settings)
+    source = _open(graph, samples, plans.values(), settings) if settings.mode is Mode.CASCADE else original
     pruned, results = graph, []
     for layer in graph.layers:
-        if not is_prunable(layer):
-            results.append(PrunedLayer(layer.name, KEPT_DENSE, None))
+        if layer.name not in plans:
+            results.append(PrunedLayer(layer.name, KEPT_DENSE, None, response=layer.output))
             continue
         on_layer(f"pruning {layer.name}")
-        source = pruned if settings.mode is Mode.CASCADE else graph
-        problem = _layer_problem(graph, source, layer, (samples, positions[layer.name]), settings)
-        if counts is None:
-            solution = solve_to_epsilon(_feasible(problem, settings), settings.search)
-        else:
-            solution = solve_to_nnz(problem, counts[layer.name], settings.search)
-        results.append(PrunedLayer(layer.name, solution.status.value, solution, problem.X.shape[1]))
+        plan = plans.pop(layer.name)
+        solution = _solve(layer, layer_problems(original, source, plan, settings.constraint), counts, settings)
+        rows = plan.positions.size
+        results.append(PrunedLayer(layer.name, solution.status.value, solution, rows, plan.target.tensor))
         pruned = _with_solution(pruned, layer, solution)
+        if settings.mode is Mode.CASCADE:
+            source = replace(source, graph=pruned)
+        for network in (original, source):
+            network.release(plans.values())
     return PruneResult(pruned, tuple(results))
 
 
-def is_prunable(layer: Layer) -> bool:
-    """Whether a layer's weights are pruned: all but grouped and depthwise convolutions."""
-    return not isinstance(layer, Conv2d) or layer.groups == 1
+def is_prunable(graph: Graph, layer: Layer, settings: PruneSettings) -> bool:
+    """Whether a layer's weights are pruned: all but depthwise convolutions, and those too if asked for."""
+    groups, _ = layer_groups(graph, layer)
+    return groups == 1 or settings.depthwise or graph.tensors[layer.weight].shape[-1] > 1
 
 
-def kept_counts(
-    paths: Mapping[str, tuple[tuple[float, int], ...]], sizes: Mapping[str, int], total: int
-) -> dict[str, int]:
-    """Share ``total`` kept weights among layers so that all have about one relative epsilon.
-
-    Parameters
-    ----------
-    paths : Mapping
-        Per layer, (relative epsilon, nnz) with epsilon rising.
-    sizes : Mapping
-        Per layer, its number of weights.
-
-    Returns
-    -------
-    dict
-        Per layer, how many weights to keep; they add up to ``total``, or to all weights if that is less.
-    """
-
-    def at(log_epsilon: float) -> dict[str, int]:
-        return {name: _interpolate(paths[name], sizes[name], log_epsilon) for name in paths}
-
-    low, high = np.log(SMALLEST_EPSILON), 0.0
-    for _ in range(60):  # halves the interval until it has no width in float64
-        middle = (low + high) / 2
-        low, high = (middle, high) if sum(at(middle).values()) > total else (low, middle)
-    counts = at(high)
-    missing = min(total, sum(sizes.values())) - sum(counts.values())
-    for name in sorted(counts, key=lambda name: -sizes[name]):
-        extra = min(missing, sizes[name] - counts[name])
-        counts[name], missing = counts[name] + extra, missing - extra
-    return counts
+def _plan_layers(
+    graph: Graph, n_images: int, settings: PruneSettings, rng: np.random.Generator
+) -> dict[str, LayerPlan]:
+    """Choose each prunable layer's target, and rows that fit the memory budget."""
+    budget = int((1 - FRONTIER_SHARE) * settings.memory_budget_bytes)
+    unsettled = [layer.name for layer in graph.layers if is_prunable(graph, layer, settings)]
+    plans = {}
+    for layer in graph.layers:
+        if layer.name not in unsettled:
+            continue
+        unsettled.remove(layer.name)
+        follows = settings.follow and settings.constraint == "distance"
+        target = find_target(graph, layer, unsettled) if follows else plain_target(layer)
+        groups, n_inputs = layer_groups(graph, layer)
+        fitting = rows_within(budget, layer.name, (n_inputs, graph.tensors[layer.weight].shape[0], groups))
+        rows = min(settings.max_rows, fitting)
+        plans[layer.name] = LayerPlan(
+            layer, target, draw_positions(graph, layer, n_images, rows, rng, pool=target.pool)
+        )
+    return plans
 
 
-def _interpolate(path: tuple[tuple[float, int], ...], size: int, log_epsilon: float) -> int:
-    points = [(SMALLEST_EPSILON, size), *path, (1.0, 0)]
-    nnz = np.minimum.accumulate([count for _, count in points])
-    return int(np.interp(log_epsilon, np.log([epsilon for epsilon, _ in points]), nnz))
+def _fitting_images(graph: Graph, n_samples: int, settings: PruneSettings) -> int:
+    """Return how many samples' activations may be kept at a time, of the original and of the pruned network."""
+    share = int(FRONTIER_SHARE * settings.memory_budget_bytes)
+    networks = 2 if settings.mode is Mode.CASCADE else 1
+    fitting = share // (networks * live_bytes(graph))
+    if fitting < min(n_samples, FEWEST_IMAGES):
+        raise DataError(
+            f"{graph.name}: keeping the activations of {FEWEST_IMAGES} samples needs "
+            f"{FEWEST_IMAGES * networks * live_bytes(graph):,} bytes, found a budget of {share:,} bytes for it: "
+            "raise memory_budget_bytes"
+        )
+    return min(n_samples, fitting)
+
+
+def _open(graph: Graph, samples: Array, plans: Iterable[LayerPlan], settings: PruneSettings) -> Network:
+    used = max((len(plan.positions) for plan in plans), default=1)
+    return Network(graph, Frontier(graph, samples[:used], int(RUN_SHARE * settings.memory_budget_bytes)))
 
 
 def _share_sparsity(
     graph: Graph,
     samples: Array,
-    positions: Mapping[str, Array],
+    plans: Mapping[str, LayerPlan],
     settings: PruneSettings,
     on_layer: Callable[[str], None],
-) -> dict[str, int]:
-    paths = {}
-    sizes = {layer.name: graph.tensors[layer.weight].size for layer in graph.layers if layer.name in positions}
+) -> dict[Piece, int]:
+    """Return how many weights each group of each layer keeps, from a path of the parallel scheme on few rows."""
+    sizes = {
+        (name, group): graph.tensors[plan.layer.weight].size // layer_groups(graph, plan.layer)[0]
+        for name, plan in plans.items()
+        for group in range(layer_groups(graph, plan.layer)[0])
+    }
     total = sum(graph.tensors[layer.weight].size for layer in graph.layers)
     wanted = max(0, round((1 - (settings.sparsity or 0.0)) * total) - (total - sum(sizes.values())))
     if wanted >= sum(sizes.values()):
         return sizes
-    for layer in graph.layers:
-        if layer.name not in sizes:
-            continue
-        on_layer(f"sharing the sparsity: {layer.name}")
-        chosen = positions[layer.name]
-        few = chosen[: max(1, ALLOCATION_ROWS // chosen.shape[1])]
-        problem = _layer_problem(graph, graph, layer, (samples, few), settings)
-        path = sparsity_path(problem, PATH_EPSILONS, settings.search)
-        paths[layer.name] = tuple((relative_epsilon, nnz) for relative_epsilon, nnz, _ in path)
+    few = {name: _with_fewer_rows(plan) for name, plan in plans.items()}
+    network = _open(graph, samples, few.values(), settings)
+    paths = {}
+    for name in plans:
+        on_layer(f"sharing the sparsity: {name}")
+        for group, problem in enumerate(layer_problems(network, network, few.pop(name), settings.constraint)):
+            path = sparsity_path(problem, PATH_EPSILONS, settings.search)
+            paths[name, group] = tuple((relative_epsilon, nnz) for relative_epsilon, nnz, _ in path)
+        network.release(few.values())
     return kept_counts(paths, sizes, wanted)
 
 
-def _layer_problem(
-    original: Graph, source: Graph, layer: Layer, drawn: tuple[Array, Array], settings: PruneSettings
-) -> LayerProblem:
-    """Build a layer's problem from (samples, drawn positions): inputs of ``source``, target of ``original``."""
-    weight, bias = original.tensors[layer.weight].values(), original.tensors[layer.bias].values()
-    target = None if source is original else layer_responses(original, layer, *drawn)
-    return build_problem(
-        layer_inputs(source, layer, *drawn),
-        weight.reshape(weight.shape[0], -1).T,
-        bias,
-        layer.activation,
-        target=target,
-        relative_epsilon=settings.relative_epsilon,
-        constraint=settings.constraint,
-    )
+def _with_fewer_rows(plan: LayerPlan) -> LayerPlan:
+    return replace(plan, positions=plan.positions[: max(1, ALLOCATION_ROWS // plan.positions.shape[1])])
 
 
-def _feasible(problem: LayerProblem, settings: PruneSettings) -> LayerProblem:
+def _solve(
+    layer: Layer, problems: Sequence[LayerProblem], counts: Mapping[Piece, int] | None, settings: PruneSettings
+) -> LayerSolution:
+    if counts is None:
+        solutions = [solve_to_epsilon(_with_epsilon(problem, settings), settings.search) for problem in problems]
+    else:
+        solutions = [
+            solve_to_nnz(problem, counts[layer.name, group], settings.search) for group, problem in enumerate(problems)
+        ]
+    return merge_solutions(problems, solutions)
+
+
+def _with_epsilon(problem: LayerProblem, settings: PruneSettings) -> LayerProblem:
     """Allow at least what the original weights need on pruned inputs, with the cascade's slack."""
-    needed = distance(problem, problem.W, problem.bias) * np.sqrt(settings.gamma)
-    return problem.with_epsilon(max(problem.epsilon, float(needed)))
+    problem = problem.with_relative_epsilon(settings.relative_epsilon)
+    needed = neuron_distances(problem, problem.W, problem.bias) * np.sqrt(settings.gamma)
+    if problem.is_joint:
+        return problem.with_epsilon(max(float(problem.epsilon), float(np.linalg.norm(needed))))
+    return problem.with_epsilon(np.maximum(problem.epsilon, needed))
 
 
 def _with_solution(graph: Graph, layer: Layer, solution: LayerSolution) -> Graph:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -56,7 +57,11 @@ def build_report(deployment: Deployment) -> dict[str, Any]:
         "layers": layers,
         "totals": _totals(deployment, layers),
         "accuracy": _accuracy(deployment),
-        "agreement": dataclasses.asdict(deployment.agreement),
+        "agreement": {
+            **dataclasses.asdict(deployment.agreement),
+            "kept_by_proof": deployment.bounds.kept_pruned,
+            "proof_samples": len(deployment.bounds.pruned_held_out.margins),
+        },
     }
 
 
@@ -92,9 +97,9 @@ def number_text(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
-def percent_text(share: float) -> str:
-    """Return a share of 1 in per cent."""
-    return f"{share:.2%}"
+def percent_text(share: float | None) -> str:
+    """Return a share of 1 in per cent, or a dash for nothing."""
+    return "-" if share is None else f"{share:.2%}"
 
 
 def _goal(deployment: Deployment) -> dict[str, Any]:
@@ -133,9 +138,12 @@ def _layer(deployment: Deployment, layer: Layer, number: int) -> dict[str, Any]:
 
 
 def _solution(solution: LayerSolution | None) -> dict[str, Any]:
-    names = ("epsilon", "distance", "relative_distance", "primal_residual", "dual_residual", "relative_gap")
-    values = {name: None if solution is None else getattr(solution, name) for name in names}
-    return {**values, "iterations": 0 if solution is None else solution.iterations}
+    names = ("distance", "relative_distance", "primal_residual", "relative_gap")
+    return {
+        "epsilon": float(np.linalg.norm(solution.epsilon)) if solution else None,  # of all neurons' balls together
+        **{name: getattr(solution, name) if solution else None for name in names},
+        "iterations": solution.iterations if solution else 0,
+    }
 
 
 def _totals(deployment: Deployment, layers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -215,17 +223,29 @@ COLUMNS = (
 
 
 def _accuracy_line(report: dict[str, Any]) -> str:
-    agreement, accuracy = report["agreement"], report["accuracy"]
-    line = (
-        f"agreement with the original on {agreement['samples']} held-out samples: {agreement['deployed']:.2%} "
-        f"(at least {agreement['deployed_lower']:.2%} with 95 % confidence)"
-    )
+    accuracy, line = report["accuracy"], _agreement_line(report["agreement"])
     if accuracy["original"] is None:
         return line
     return (
         f"accuracy: {accuracy['original']:.2%} -> pruned {accuracy['pruned']:.2%} -> deployed (int8) "
         f"{accuracy['deployed']:.2%} on {accuracy['samples']} samples of {accuracy['source']}\n{line}"
     )
+
+
+def _agreement_line(agreement: dict[str, Any]) -> str:
+    if agreement["deployed"] is None:
+        return (
+            f"output error on {agreement['samples']} held-out samples: {agreement['relative_output_error']:.2%} of the "
+            f"output's norm (95 % of the samples: below {agreement['relative_output_error_quantile']:.2%})"
+        )
+    line = (
+        f"agreement with the original on {agreement['samples']} held-out samples: {agreement['deployed']:.2%} "
+        f"(at least {agreement['deployed_lower']:.2%} with 95 % confidence)"
+    )
+    if not agreement["kept_by_proof"]:
+        return line
+    proven = f"{agreement['kept_by_proof']} of {agreement['proof_samples']}"
+    return f"{line}\nclass kept by proof on {proven} held-out samples (the pruned network, before int8)"
 
 
 def _bar(name: str, used: int, available: int | None) -> str:

@@ -1,5 +1,6 @@
 """Accuracy, agreement and their exact confidence bounds."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,14 @@ from scipy.stats import beta
 Array = npt.NDArray[Any]
 
 CONFIDENCE = 0.95
+
+
+def answers_with_a_class(input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> bool:
+    """Return whether the largest output can be a class: two or more in one row, not a copy of the input's shape.
+
+    A single output is a quantity, an output of the input's shape a reconstruction.
+    """
+    return 1 < math.prod(output_shape) == max(output_shape, default=1) and output_shape != input_shape
 
 
 def predicted_classes(outputs: Array) -> Array:

@@ -23,12 +23,13 @@ ALLOWED_LIBRARIES = {
     "nettrim_boards": set(),
     "nettrim_runtime": {"numpy"},
     "nettrim_exporters": {"numpy", "flatbuffers", "jinja2"},
-    "nettrim": {"numpy", "scipy", "onnx", "google", "jinja2", "typer", "rich", "threadpoolctl"},
+    "nettrim": {"numpy", "array_api_compat", "scipy", "onnx", "google", "jinja2", "typer", "rich", "threadpoolctl"},
 }
 OPTIONAL_LIBRARIES = {
     "torch",
     "onnxscript",
     "ai_edge_litert",
+    "cvxpy",
 }  # extras: imported inside the one function that needs them
 MODULES = [(room, path) for room, folder in ROOMS.items() for path in sorted(folder.rglob("*.py"))]
 IDS = [path.relative_to(ROOT).as_posix() for _, path in MODULES]

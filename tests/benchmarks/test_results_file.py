@@ -5,7 +5,15 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from benchmarks.results_file import Figure, Results, benchmark_parser, render_results, render_svg, render_table
+from benchmarks.results_file import (
+    Figure,
+    Results,
+    benchmark_parser,
+    render_results,
+    render_svg,
+    render_table,
+    report_results,
+)
 
 FIGURES = {"speed": Figure(2.5, "x", "higher", goal=3.0), "size_<small>": Figure(1024.0, "bytes", "lower")}
 
@@ -40,3 +48,18 @@ def test_chart_is_well_formed_and_has_a_bar_a_figure() -> None:
 def test_every_benchmark_takes_the_same_options() -> None:
     options = benchmark_parser("any", "what it measures").parse_args(["--quick", "--json", "out.json"])
     assert (options.quick, options.json.name, options.svg, options.data) == (True, "out.json", None, None)
+
+
+def test_figure_that_could_not_be_measured_is_null() -> None:
+    missing = {"speed": Figure(None, "x", "higher", goal=3.0)}
+    content = json.loads(render_results(Results(missing, []), "run", "commit", "machine"))
+    assert content["figures"]["speed"]["value"] is None
+    assert "- x" in render_svg(missing)
+
+
+def test_rows_of_each_part_stand_in_a_table_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"part": "a", "x": 1}, {"part": "b", "y": 2}, {"part": "a", "x": 3}]
+    report_results(Results({}, rows), benchmark_parser("x", "").parse_args([]))
+    first, second, *_ = capsys.readouterr().out.split("\n\n")
+    assert first.splitlines() == ["part  x", "a     1", "a     3"]
+    assert second.splitlines() == ["part  y", "b     2"]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from nettrim.activations import fused_activation
 from nettrim.admm import AdmmSettings
 from nettrim.layer_problem import Constraint, LayerProblem, build_problem, distance, response_error
 from nettrim.layer_search import SearchSettings, solve_to_epsilon, solve_to_nnz, sparsity_path
@@ -145,7 +146,7 @@ def test_lenet_300_100_keeps_its_accuracy_with_few_samples(sparsity: float, poin
         test_data, labels = digits["x_test"].reshape(-1, 784) / np.float32(255), digits["y_test"]
     pruned = []
     for (W, bias), activation in zip(layers, ["relu", "relu", "none"], strict=True):
-        problem = build_problem(X, W, bias, ActivationFunction(activation))
+        problem = build_problem(X, W, bias, fused_activation(ActivationFunction(activation)))
         solution = solve_to_nnz(problem, round((1 - sparsity) * W.size))
         pruned.append((solution.W, solution.bias))
         X = problem.target

@@ -1,7 +1,13 @@
 import numpy as np
 from scipy.stats import binom
 
-from nettrim.statistics import clopper_pearson_lower, predicted_classes, relative_error, share_equal
+from nettrim.statistics import (
+    answers_with_a_class,
+    clopper_pearson_lower,
+    predicted_classes,
+    relative_error,
+    share_equal,
+)
 
 
 def test_the_lower_bound_is_where_the_binomial_tail_is_five_per_cent() -> None:
@@ -24,3 +30,11 @@ def test_relative_error_is_a_share_of_the_reference() -> None:
     assert relative_error(np.array([3.0]), np.array([2.0])) == 0.5
     assert relative_error(np.zeros(2), np.zeros(2)) == 0
     assert relative_error(np.ones(2), np.zeros(2)) == float("inf")
+
+
+def test_a_class_is_one_row_of_two_outputs_or_more() -> None:
+    assert answers_with_a_class((12,), (3,))
+    assert answers_with_a_class((8, 8, 1), (1, 1, 10))
+    assert not answers_with_a_class((12,), (1,))
+    assert not answers_with_a_class((640,), (640,))  # an autoencoder
+    assert not answers_with_a_class((32, 32, 3), (8, 8, 2))  # a map

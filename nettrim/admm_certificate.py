@@ -1,0 +1,138 @@
+"""What the solver's stop rests on: a feasible point and a dual bound made from the iterates, neuron by neuron.
+
+The figures that a solution reports are computed again from the problem, in float64, by `nettrim.duality`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nettrim.admm_rows import Rows, Tensor, drop_kept, projection_excess
+from nettrim.duality import DualSums, finite_sums
+from nettrim_runtime.graph import Array
+
+OFFSET_ROUNDING = 1e-6  # of a bias: what float32 sums may leave
+
+
+@dataclass(eq=False)
+class Candidate:
+    """The sparse copy of some rows, its response without bias, and the scale and bias that make it feasible.
+
+    Attributes
+    ----------
+    R : Tensor
+        (n_rows, n_samples) float32, the response of the weights S.
+    offset : Array
+        (n_rows,) the bias as it adds to the response.
+    """
+
+    R: Tensor
+    offset: Array
+
+
+def sparse_candidate(rows: Rows) -> Candidate:
+    """Return the sparse copy as a candidate."""
+    offset = rows.backend.read(rows.S[:, -1] * rows.A[-1, 0]).astype(np.float64)
+    return Candidate(rows.S[:, :-1] @ rows.A[:-1, :], offset)
+
+
+@dataclass(eq=False)
+class Scaled:
+    """A candidate at some scale.
+
+    Attributes
+    ----------
+    squares, slopes : Array
+        (n_rows,) squared distance, and its derivative by the scale.
+    offset : Array
+        (n_rows,) the bias that goes with it.
+    missing : Array
+        (n_rows,) how much more scale the one-sided entries ask for, where no bias satisfies all of them; 0 elsewhere.
+    """
+
+    squares: Array
+    slopes: Array
+    offset: Array
+    missing: Array
+
+
+def scaled(rows: Rows, candidate: Candidate, scale: Array) -> Scaled:
+    """Return a candidate at ``scale`` times its weights and bias.
+
+    To first order this costs as much of the l1 norm as the best way to move the distance; one-sided entries at 0
+    stay on their side. In the hard form the bias then moves as far as they still need.
+    """
+    Z = candidate.R * rows.column(scale)
+    offset, missing = candidate.offset * scale, np.zeros(len(scale))
+    if rows.ball is not None:
+        offset, missing = _shifted_offset(rows, candidate.R, Z, offset)
+    Z += rows.column(offset)
+    E = Z - Z.clip(rows.lower, rows.upper)
+    if rows.ball is not None:
+        E *= rows.ball
+    weighted = E if rows.weights is None else E * rows.weights
+    slope = E if rows.weights is None else weighted * rows.weights
+    slopes = 2.0 * rows.sums(slope, Z) / scale
+    return Scaled(rows.sums(weighted, weighted), slopes, offset, missing)
+
+
+def _shifted_offset(rows: Rows, R: Tensor, Z: Tensor, offset: Array) -> tuple[Array, Array]:
+    """Return the offset nearest to the one given that keeps every one-sided entry, and the scale that is missing."""
+    xp, read = rows.backend.xp, rows.backend.read
+    outside = rows.ball == 0
+    infinity = xp.asarray(np.inf, dtype=Z.dtype, device=rows.backend.device)
+    most = read(xp.min(xp.where(outside, rows.upper - Z, infinity), axis=1)).astype(np.float64)
+    least = read(xp.max(xp.where(outside, rows.lower - Z, -infinity), axis=1)).astype(np.float64)
+    rounding = OFFSET_ROUNDING * np.maximum(np.abs(offset), np.where(np.isfinite(most), np.abs(most), 0.0))
+    # Entries that must lie low and entries that must lie high move apart when the weights grow.
+    gap = np.where(least > most - rounding, least - most + 2 * rounding, 0.0)
+    spread = read(xp.max(R, axis=1) - xp.min(R, axis=1)).astype(np.float64)
+    missing = np.where(gap > 0, gap / np.maximum(spread, np.finfo(np.float32).tiny), 0.0)
+    return np.maximum(np.minimum(offset, most - rounding), least), missing
+
+
+def dual_sums(rows: Rows, mu: Array, radius: Array | None) -> tuple[DualSums, Tensor]:
+    """Return the sums of a dual point's bound, and the point: minus what the iteration would clip, without mean.
+
+    The bias asks for rows that sum to zero: the entries whose box is one point are shifted, or where there is
+    none the positive or the negative ones are scaled down.
+
+    Parameters
+    ----------
+    mu : Array
+        The multiplier of each row's ball, or of the joint one.
+    radius : Array or None
+        (n_rows,) of one ball a neuron.
+    """
+    xp = rows.backend.xp
+    inside, excess = projection_excess(rows)
+    nu = drop_kept(rows, excess, np.broadcast_to(mu, rows.index.shape), -1.0)
+    count = rows.backend.read(xp.sum(rows.point, axis=1, dtype=xp.float32)).astype(np.float64)
+    total = rows.backend.read(xp.sum(nu, axis=1)).astype(np.float64)
+    if np.any(count > 0):
+        nu -= rows.column(np.where(count > 0, total / np.maximum(count, 1.0), 0.0)) * rows.point
+    if np.any(count == 0):
+        grow, fall = _balance(rows, nu, count == 0)
+        nu = xp.where(nu > 0, nu * rows.column(grow), nu * rows.column(fall))
+    shared = nu if rows.ball is None else nu * rows.ball
+    if rows.weights is not None:
+        shared = shared / rows.weights
+    correlation = nu @ rows.A[:-1, :].T
+    norms = np.sqrt(rows.sums(shared, shared))
+    if rows.structure.is_cone:
+        gauge = rows.backend.read(rows.structure.gauge(correlation.T)).astype(np.float64)
+        return DualSums(rows.sums(nu, inside), norms, gauge), nu
+    whole = rows.backend.read(correlation.T).astype(np.float64)
+    return finite_sums(rows.structure, rows.sums(nu, inside), norms, whole, radius), nu
+
+
+def _balance(rows: Rows, nu: Tensor, needed: Array) -> tuple[Array, Array]:
+    """Return the factors of positive and negative entries that make their sums cancel; 1 where not needed."""
+    xp = rows.backend.xp
+    positive = nu.clip(0.0, None)
+    up = rows.backend.read(xp.sum(positive, axis=1)).astype(np.float64)
+    down = rows.backend.read(xp.sum(positive - nu, axis=1)).astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        grow = np.where(up > 0, np.minimum(1.0, down / up), 0.0)
+        fall = np.where(down > 0, np.minimum(1.0, up / down), 0.0)
+    return np.where(needed, grow, 1.0), np.where(needed, fall, 1.0)

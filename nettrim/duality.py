@@ -1,0 +1,207 @@
+"""Lower bounds on a layer's penalty from dual points: the certificate of a solution, recomputed from the problem."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nettrim.layer_problem import SAMPLES_PER_BLOCK, LayerProblem, constraint_violation, in_ball
+from nettrim.structure import Structure
+from nettrim_runtime.graph import Array
+
+SCALE_SWEEPS = 60  # of the fixed point in `best_bounds`; every iterate is valid
+LARGEST_SCALE, SEARCH_STEPS = 1e6, 60  # of the scale beyond which bounded weights make the dual point cost
+
+
+@dataclass(frozen=True, eq=False)
+class DualSums:
+    """What a dual point nu is worth, neuron by neuron.
+
+    Attributes
+    ----------
+    value : Array
+        (n_outputs,) inf over the box of <nu, z>.
+    norms : Array
+        (n_outputs,) norms of the ball's entries, divided by the distance weights.
+    gauge : Array
+        (n_outputs,) dual norm of X nu': the point is feasible when scaled by at most 1 / gauge.
+    """
+
+    value: Array
+    norms: Array
+    gauge: Array
+
+
+def best_bounds(sums: DualSums, epsilon: float | Array) -> Array:
+    """Return each neuron's share of the best lower bound, scaling each neuron's dual by its own factor t.
+
+    Maximises sum(t * value) - epsilon * ||t * norms|| over 0 <= t <= 1 / gauge. With one ball a neuron the
+    largest t is best; with a joint ball a fixed point is iterated, and every iterate is valid.
+
+    Parameters
+    ----------
+    epsilon : float or Array
+        As `LayerProblem.epsilon`.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        limits = np.where(sums.gauge > 0, 1.0 / sums.gauge, 0.0)
+        if np.ndim(epsilon):
+            return np.maximum(0.0, limits * (sums.value - epsilon * sums.norms))
+        t = np.where(sums.value > 0, limits, 0.0)
+        best, shares = 0.0, np.zeros_like(limits)
+        curvature = epsilon * sums.norms**2
+        for _ in range(SCALE_SWEEPS):
+            radius = float(np.linalg.norm(t * sums.norms))
+            bound = float(t @ sums.value) - float(epsilon) * radius
+            if bound > best:
+                best, shares = bound, t * sums.value * (bound / float(t @ sums.value))
+            wanted = np.where(curvature > 0, sums.value * radius / curvature, np.inf)
+            t = np.where(sums.value > 0, np.minimum(limits, wanted), 0.0)
+    return shares
+
+
+def finite_sums(
+    structure: Structure, value: Array, norms: Array, correlation: Array, epsilon: float | Array | None
+) -> DualSums:
+    """Return the sums of a dual point whose X nu' is ``correlation``, (n_inputs, n_outputs).
+
+    Where weights have two finite bounds, the dual subtracts the conjugate of the penalty, which grows with the
+    scale t: the best t of each neuron is searched and its conjugate taken off the value, so that `best_bounds`
+    needs no case of its own. With a joint ball (no ``epsilon``) t ends where the conjugate is still zero.
+    """
+    if structure.is_cone:
+        return DualSums(value, norms, np.asarray(structure.gauge(correlation), np.float64))
+    free = replace(structure, lower=-np.inf, upper=np.inf)
+    gauge = np.asarray(free.gauge(correlation), np.float64)
+    if epsilon is None:
+        return DualSums(value, norms, gauge)
+    slope = value - epsilon * norms
+    end = np.asarray(structure.gauge(correlation), np.float64)
+    with np.errstate(divide="ignore"):
+        start, limit = 1.0 / np.maximum(gauge, np.finfo(np.float64).tiny), np.where(end > 0, 1.0 / end, np.inf)
+
+    def worth(t: Array) -> Array:
+        return t * slope - np.asarray(structure.conjugate(correlation * t), np.float64)
+
+    low, high = start, np.minimum(start * LARGEST_SCALE, limit)
+    for _ in range(SEARCH_STEPS):  # the value is concave in t; the interval in log t
+        first, second = low ** (2 / 3) * high ** (1 / 3), low ** (1 / 3) * high ** (2 / 3)
+        rising = worth(first) < worth(second)
+        low, high = np.where(rising, first, low), np.where(rising, high, second)
+    t = np.where(worth(low) > worth(start), low, start)
+    return DualSums(value - np.asarray(structure.conjugate(correlation * t), np.float64) / t, norms, 1.0 / t)
+
+
+def certified_gaps(problem: LayerProblem, W: Array, bias: Array, dual: Array) -> Array:
+    """Return each unit's relative gap (penalty - bound) / penalty, (n_outputs,) float64, in float64 throughout.
+
+    A unit is a neuron, the neurons that the structure couples, or with a joint ball the whole layer; its
+    neurons all get its gap. Bounds and epsilon are widened to what W needs, so that a gap is never negative but
+    for rounding; infinite where numbers are not finite.
+
+    Parameters
+    ----------
+    W, bias : Array
+        (n_inputs, n_outputs) and (n_outputs,).
+    dual : Array
+        (n_outputs, n_samples), minus the multiplier of Z = W'X + bias, up to a positive factor per neuron.
+    """
+    return relative_gaps(
+        problem,
+        problem.structure.value(W.astype(np.float64)),
+        dual_bounds(problem, dual, constraint_violation(problem, W, bias)),
+    )
+
+
+def relative_gaps(problem: LayerProblem, upper: Array, lower: Array) -> Array:
+    """Return (upper - lower) / upper of each neuron's unit, at least 0; both (n_outputs,)."""
+    unit = unit_of_neuron(problem, len(upper))
+    whole, bound = (np.bincount(unit, values, minlength=unit.max(initial=0) + 1)[unit] for values in (upper, lower))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gaps = np.where(whole > 0, 1.0 - bound / whole, 0.0)
+    finite: Array = np.where(np.isfinite(gaps), np.maximum(gaps, 0.0), np.inf)
+    return finite
+
+
+def unit_of_neuron(problem: LayerProblem, n_outputs: int) -> Array:
+    """Return (n_outputs,) int: which unit each neuron belongs to."""
+    return np.arange(n_outputs) // (n_outputs if problem.is_joint else problem.structure.unit_outputs)
+
+
+def dual_bounds(problem: LayerProblem, dual: Array, reached: tuple[Array, Array]) -> Array:
+    """Return each neuron's share of a lower bound on the penalty of all U that keep the constraint.
+
+    The value of the dual, max <nu, [lower, upper]> - epsilon ||nu|| subject to a dual norm of X nu' of at most 1
+    and nu 1 = 0, at the best feasible point made from ``dual``: clamped to the signs that infinite bounds allow,
+    shifted or balanced to sum to zero, each neuron scaled.
+
+    Parameters
+    ----------
+    dual : Array
+        (n_outputs, n_samples), any numbers; the nearer to the dual solution, the better the bound.
+    reached : (Array, Array)
+        As `constraint_violation`: the bound holds for the larger of epsilon and these.
+    """
+    nu = np.asarray(dual, np.float64)
+    nu = np.where(np.isinf(problem.lower), np.minimum(nu, 0.0), nu)
+    nu = np.where(np.isinf(problem.upper), np.maximum(nu, 0.0), nu)
+    if problem.is_joint:
+        epsilon: float | Array = max(float(problem.epsilon), float(np.linalg.norm(reached[0])))
+    else:
+        epsilon = np.maximum(problem.epsilon, reached[0])
+    shifted, balanced = (
+        best_bounds(_dual_sums(problem, point, reached[1], epsilon), epsilon)
+        for point in (_shifted(problem, nu), _balanced(nu))
+    )
+    unit = unit_of_neuron(problem, len(nu))
+    better: Array = np.bincount(unit, balanced - shifted)[unit] > 0
+    return np.where(better, balanced, shifted)
+
+
+def _shifted(problem: LayerProblem, nu: Array) -> Array:
+    """Project each neuron onto nu 1 = 0 along the entries whose sign is free; neurons without any get zero."""
+    free = in_ball(problem)
+    count = free.sum(axis=1, keepdims=True)
+    moved: Array = np.where(free, nu - nu.sum(axis=1, keepdims=True) / np.maximum(count, 1), nu)
+    return np.where(count > 0, moved, 0.0)
+
+
+def _balanced(nu: Array) -> Array:
+    """Scale the positive or the negative part of each neuron down until they cancel."""
+    positive, negative = np.maximum(nu, 0.0), np.maximum(-nu, 0.0)
+    up, down = positive.sum(axis=1, keepdims=True), negative.sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        grow = np.where(up > 0, np.minimum(1.0, down / up), 0.0)
+        fall = np.where(down > 0, np.minimum(1.0, up / down), 0.0)
+    balanced: Array = grow * positive - fall * negative
+    return balanced
+
+
+def _dual_sums(problem: LayerProblem, nu: Array, slack: Array, epsilon: float | Array) -> DualSums:
+    hard = problem.constraint == "hard"
+    shared = nu * in_ball(problem) if hard else nu
+    value = _support_value(problem, nu)
+    if hard:
+        value -= slack * np.abs(nu - shared).sum(axis=1)
+    if problem.distance_weights is not None:
+        shared = shared / problem.distance_weights
+    norms = np.sqrt(np.einsum("ij,ij->i", shared, shared))
+    return finite_sums(
+        problem.structure, value, norms, _correlation(problem, nu), None if problem.is_joint else epsilon
+    )
+
+
+def _support_value(problem: LayerProblem, nu: Array) -> Array:
+    """Return (n_outputs,): inf over the box of <nu, z>, neuron by neuron."""
+    lower = np.where(np.isinf(problem.lower), 0.0, problem.lower)
+    upper = np.where(np.isinf(problem.upper), 0.0, problem.upper)
+    value: Array = np.sum(np.where(nu > 0, nu * lower, nu * upper), axis=1)
+    return value
+
+
+def _correlation(problem: LayerProblem, nu: Array) -> Array:
+    """Return X nu', (n_inputs, n_outputs)."""
+    correlation = np.zeros(problem.W.shape)
+    for start in range(0, nu.shape[1], SAMPLES_PER_BLOCK):
+        block = slice(start, start + SAMPLES_PER_BLOCK)
+        correlation += problem.X[:, block].astype(np.float64) @ nu[:, block].T
+    return correlation

@@ -1,0 +1,335 @@
+"""How far an altered network can stray from the original: errors of its operators, carried on by operator norms.
+
+Both networks are functions of real numbers here, evaluated in float64; float32 runs differ from them by rounding.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from nettrim.operator_norm import ROUND_UP, lipschitz_bound
+from nettrim_runtime.fixed_point import ADD_LEFT_SHIFT, activation_range
+from nettrim_runtime.graph import Graph, Quantization, Tensor
+from nettrim_runtime.kernels_float import float_step
+from nettrim_runtime.linear import conv_step, padded_buffer
+from nettrim_runtime.ops import (
+    Activation,
+    Add,
+    AveragePool2d,
+    Conv2d,
+    Dense,
+    Layer,
+    MaxPool2d,
+    Op,
+    Reshape,
+    Softmax,
+    op_inputs,
+)
+
+Array = npt.NDArray[Any]
+
+BATCH_SIZE = 64
+FLOAT64_SHARE = 1e-9  # of an activation's norm, far above what summing in float64 loses
+FIXED_POINT_STEP = 1e-3  # steps of an output, far above what 31-bit multipliers lose
+
+
+@dataclass(frozen=True, eq=False)
+class Propagation:
+    """What one altered network can do on some samples, bounded for each sample by itself.
+
+    With y the original's and z the altered network's activations, an operator f of Lipschitz constant L and altered
+    to g gives ||z_out - y_out|| <= L ||z_in - y_in|| + ||g(y_in) - f(y_in)||, the last term computed exactly.
+
+    Attributes
+    ----------
+    bounds, norms : dict
+        By layer, (n_samples,): the bound on ||z - y|| of its output, and ||y||.
+    logits : Array
+        (n_samples, n_outputs) float64, the original's outputs before a final softmax.
+    deviation : Array
+        (n_samples,): the bound on how far the altered network's logits lie from those.
+    margins : Array
+        (n_samples,): what the altered network's logit of the original's class exceeds all others by, at least.
+    operator_norms : dict
+        By layer, the altered network's L.
+    """
+
+    bounds: dict[str, Array]
+    norms: dict[str, Array]
+    logits: Array
+    deviation: Array
+    margins: Array
+    operator_norms: dict[str, float]
+
+    @property
+    def kept(self) -> int:
+        """Number of samples whose class the altered network keeps by proof."""
+        return int(np.count_nonzero(self.margins > 0))
+
+    @property
+    def relative_bound(self) -> float:
+        """Bound on ||Z - Y||_F / ||Y||_F of the logits over all samples; 0 when nothing is lost."""
+        return _share(self.deviation, np.linalg.norm(self.logits, axis=1))
+
+    def relative_bounds(self) -> dict[str, float]:
+        """Return by layer the bound on ||Z - Y||_F / ||Y||_F of its output over all samples."""
+        return {name: _share(bound, self.norms[name]) for name, bound in self.bounds.items()}
+
+
+def propagate(original: Graph, altered: Graph, sample_sets: Sequence[Array]) -> tuple[Propagation, ...]:
+    """Bound an altered network's deviation on every sample, from the original's activations alone.
+
+    Parameters
+    ----------
+    altered : Graph
+        The same operators with other constants: pruned, in float32, or deployed, in int8.
+    sample_sets : sequence of Array
+        (n_samples, *graph input shape) float32 each, at least one sample.
+
+    Returns
+    -------
+    tuple of Propagation
+        One a set of samples.
+    """
+    logits = logits_tensor(original)
+    ops = _ops_until(original, logits)
+    first, second = _real_network(original, ops), _real_network(altered, ops)
+    weights = {name: weight for name, (weight, _) in second.constants.items()}
+    gains = {op.name: lipschitz_bound(op, original.tensors, weights) for op in ops}
+    recursion = _Recursion(original, ops, logits, first, second, gains)
+    return tuple(recursion.over(samples) for samples in sample_sets)
+
+
+def logits_tensor(graph: Graph) -> str:
+    """Return the tensor that decides the class: the first output, or what its softmax reads."""
+    producers = {op.output: op for op in graph.ops}
+    name = graph.outputs[0]
+    while isinstance(op := producers.get(name), Reshape | Softmax):
+        shape = graph.tensors[op.input].shape
+        if isinstance(op, Softmax) and shape[-1] != math.prod(shape):
+            break  # one softmax a row
+        name = op.input
+    return name
+
+
+@dataclass(frozen=True, eq=False)
+class _RealNetwork:
+    """A graph, float or int8, as operators on real numbers and how far off the grid its outputs are rounded.
+
+    Attributes
+    ----------
+    constants : dict
+        By layer, (weight, bias) float64.
+    clamps : dict
+        By operator, (smallest, largest) output of those with a fused or stand-alone clamp.
+    roundings : dict
+        By operator, Euclidean norm that rounding moves one sample's output by, at most; 0 in a float graph.
+    entry : Quantization or None
+        How the input is rounded.
+    """
+
+    constants: dict[str, tuple[Array, Array]]
+    clamps: dict[str, tuple[float, float]]
+    roundings: dict[str, float]
+    entry: Quantization | None
+
+
+def _ops_until(graph: Graph, tensor: str) -> tuple[Op, ...]:
+    needed, ops = {tensor}, []
+    for op in reversed(graph.ops):
+        if op.output in needed:
+            ops.append(op)
+            needed.update(op_inputs(op))
+    return tuple(reversed(ops))
+
+
+def _real_network(graph: Graph, ops: Sequence[Op]) -> _RealNetwork:
+    quantized = graph.is_quantized
+    layers = [op for op in ops if isinstance(op, Dense | Conv2d)]
+    clamped = [op for op in ops if isinstance(op, Dense | Conv2d | Add | Activation)]
+    return _RealNetwork(
+        constants={op.name: _real_constants(graph, op) for op in layers},
+        clamps={op.name: _integer_clamp(graph, op) if quantized else _clamp(op) for op in clamped},
+        roundings={op.name: _rounding(graph, op) if quantized else 0.0 for op in ops},
+        entry=graph.quantization(graph.inputs[0]) if quantized else None,
+    )
+
+
+def _real_constants(graph: Graph, op: Layer) -> tuple[Array, Array]:
+    weight, bias = (graph.tensors[name].values().astype(np.float64) for name in (op.weight, op.bias))
+    if not graph.is_quantized:
+        return weight, bias
+    scale = graph.quantization(op.weight).scale.astype(np.float64)
+    by_output = scale.reshape(-1, *[1] * (weight.ndim - 1))
+    return weight * by_output, bias * scale * float(graph.quantization(op.input).scale[0])
+
+
+def _clamp(op: Layer | Add | Activation) -> tuple[float, float]:
+    return op.activation.lower, op.activation.upper
+
+
+def _integer_clamp(graph: Graph, op: Layer | Add | Activation) -> tuple[float, float]:
+    quantization = graph.quantization(op.output)
+    scale = float(quantization.scale[0])
+    lower, upper = (scale * (end - quantization.zero_point) for end in activation_range(quantization, op.activation))
+    return lower, upper
+
+
+def _rounding(graph: Graph, op: Op) -> float:
+    """Bound the norm of what rounding to int8 adds to an operator's output, saturation apart."""
+    output = graph.tensors[op.output]
+    scale = float(graph.quantization(op.output).scale[0])
+    match op:
+        case Dense() | AveragePool2d():  # rounds once
+            steps = 0.5
+        case Conv2d():  # rounds twice: half a step, and half of 2^-shift of a step for a shift of 1 or more
+            steps = 0.75
+        case Add():  # the same, and two inputs rounded to 2^-20 of the larger scale twice over
+            twice_larger = 2 * max(float(graph.quantization(name).scale[0]) for name in op_inputs(op))
+            steps = 0.75 + 2 * twice_larger / (scale * 2**ADD_LEFT_SHIFT)
+        case MaxPool2d() | Activation() | Reshape():
+            return 0.0
+        case Softmax():
+            return math.sqrt(output.size)  # no entry moves by more than 1
+        case _:
+            assert_never(op)
+    return (steps + FIXED_POINT_STEP) * scale * math.sqrt(output.size)
+
+
+@dataclass(frozen=True, eq=False)
+class _Recursion:
+    """The operators up to the logits, original and altered, and the altered ones' Lipschitz constants by name."""
+
+    graph: Graph
+    ops: tuple[Op, ...]
+    logits: str
+    original: _RealNetwork
+    altered: _RealNetwork
+    gains: Mapping[str, float]
+
+    def over(self, samples: Array) -> Propagation:
+        """Return the bounds of all samples, batch by batch."""
+        starts = range(0, len(samples), BATCH_SIZE)
+        batches = [self._batch(samples[start : start + BATCH_SIZE]) for start in starts]
+        layers = {op.name: op.output for op in self.ops if isinstance(op, Dense | Conv2d)}
+        return Propagation(
+            bounds={
+                name: np.concatenate([batch.bounds[tensor] for batch in batches]) for name, tensor in layers.items()
+            },
+            norms={name: np.concatenate([batch.norms[tensor] for batch in batches]) for name, tensor in layers.items()},
+            logits=np.concatenate([batch.logits for batch in batches]),
+            deviation=np.concatenate([batch.bounds[self.logits] for batch in batches]),
+            margins=np.concatenate([batch.margins for batch in batches]),
+            operator_norms={name: self.gains[name] for name in layers},
+        )
+
+    def _batch(self, samples: Array) -> "_Batch":
+        entry = self.graph.inputs[0]
+        values: dict[str, Array] = {entry: samples.astype(np.float64)}
+        bounds: dict[str, Array] = {entry: _entry_deviation(samples, self.altered.entry)}
+        for op in self.ops:
+            output = _evaluate(op, self.original, values, self.graph)
+            own = FLOAT64_SHARE * _norms(output) + self.altered.roundings[op.name]
+            if isinstance(op, Dense | Conv2d | Add | Activation):
+                own += _norms(_evaluate(op, self.altered, values, self.graph) - output) * ROUND_UP
+            carried = sum(bounds[name] for name in op_inputs(op))
+            values[op.output], bounds[op.output] = output, self.gains[op.name] * carried + own
+        norms = {name: _norms(value) for name, value in values.items()}
+        logits = values[self.logits].reshape(len(samples), -1)
+        return _Batch(bounds, norms, logits, self._margins(values, bounds))
+
+    def _margins(self, values: Mapping[str, Array], bounds: Mapping[str, Array]) -> Array:
+        """Bound the altered network's margins from below.
+
+        Two logits move apart by sqrt(2) times the deviation at most. After a dense layer without clamp the two
+        rows' difference is a tighter gain, and the altered layer's own margin stands for the original's.
+        """
+        logits = values[self.logits].reshape(len(values[self.logits]), -1)
+        classes, samples = logits.argmax(axis=1), np.arange(len(logits))
+        loss = math.sqrt(2) * bounds[self.logits][:, np.newaxis]
+        op = next((op for op in self.ops if op.output == self.logits), None)
+        if isinstance(op, Dense) and self.altered.clamps[op.name] == (-math.inf, math.inf):
+            weight = self.altered.constants[op.name][0]
+            logits = _evaluate(op, self.altered, values, self.graph)
+            slack = FLOAT64_SHARE * _norms(logits)[:, np.newaxis]
+            loss = _row_distances(weight)[classes] * bounds[op.input][:, np.newaxis] + slack
+        margins = logits[samples, classes][:, np.newaxis] - logits - loss
+        margins[samples, classes] = np.inf
+        smallest: Array = margins.min(axis=1)
+        return smallest
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """One batch: bounds and norms by tensor, logits and margins as `Propagation`."""
+
+    bounds: dict[str, Array]
+    norms: dict[str, Array]
+    logits: Array
+    margins: Array
+
+
+def _evaluate(op: Op, network: _RealNetwork, values: Mapping[str, Array], graph: Graph) -> Array:
+    """Run one operator in float64, without rounding to a grid."""
+    match op:
+        case Dense() | Conv2d():
+            response = _linear(op, values[op.input], network.constants[op.name], graph.tensors[op.output])
+        case Add():
+            response = values[op.first] + values[op.second]
+        case Activation():
+            response = values[op.input]
+        case Reshape():
+            return values[op.input].reshape(-1, *graph.tensors[op.output].shape)
+        case MaxPool2d() | AveragePool2d() | Softmax():
+            source = values[op.input]
+            output = np.empty((len(source), *graph.tensors[op.output].shape))
+            float_step(graph, op, {op.input: source, op.output: output})()
+            return output
+        case _:
+            assert_never(op)
+    clamped: Array = np.clip(response, *network.clamps[op.name])
+    return clamped
+
+
+def _linear(op: Layer, source: Array, constants: tuple[Array, Array], output: Tensor) -> Array:
+    weight, bias = constants
+    response: Array
+    if isinstance(op, Dense):
+        response = source @ weight.T + bias
+        return response
+    padded, inside = padded_buffer(len(source), source.shape[1:], op.padding, np.float64, 0)
+    inside[:] = source
+    response = np.empty((len(source), *output.shape))
+    conv_step(op, padded, weight, response)()
+    return response + bias
+
+
+def _entry_deviation(samples: Array, entry: Quantization | None) -> Array:
+    if entry is None:
+        return np.zeros(len(samples))
+    scale = float(entry.scale[0])
+    rounded = scale * (entry.quantize(samples).astype(np.float64) - entry.zero_point)
+    return _norms(rounded - samples) * ROUND_UP
+
+
+def _row_distances(weight: Array) -> Array:
+    """Return (n_outputs, n_outputs): Euclidean distances of the rows, rounded up."""
+    gram = weight @ weight.T
+    squares = np.diag(gram)[:, np.newaxis] + np.diag(gram)
+    distances: Array = np.sqrt(np.maximum(squares - 2 * gram, 0.0) + (ROUND_UP - 1) * squares)
+    return distances
+
+
+def _norms(values: Array) -> Array:
+    """Return (n_samples,): the Euclidean norm of each sample."""
+    norms: Array = np.linalg.norm(values.reshape(len(values), -1), axis=1)
+    return norms
+
+
+def _share(parts: Array, wholes: Array) -> float:
+    part, whole = float(np.linalg.norm(parts)), float(np.linalg.norm(wholes))
+    return part / whole if whole else (0.0 if part == 0 else math.inf)
