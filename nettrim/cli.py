@@ -25,6 +25,7 @@ from nettrim.layer_problem import Constraint
 from nettrim.prune import Mode, PruneSettings
 from nettrim.report import print_report
 from nettrim.samples import ImageLayout, InputOptions
+from nettrim.structure_names import NOfM, parse_structure
 from nettrim_boards.board import BoardError, list_boards, load_board
 from nettrim_runtime.errors import NettrimError
 
@@ -61,6 +62,12 @@ def deploy(
     constraint: Annotated[
         Constraint, typer.Option(help="The convex program: distance to the box, or the inequalities as published.")
     ] = "distance",
+    structure: Annotated[
+        str, typer.Option(help="What is pruned together: l1 (single weights), 1x4, 1x16, 4x1, columns, neurons or 2:4.")
+    ] = "l1",
+    memory: Annotated[
+        int, typer.Option(min=1, help="MiB that pruning may take; fewer samples are used to fit.")
+    ] = 2048,
     input_shape: Annotated[
         str | None, typer.Option(help="Shape of one sample where the file lacks it: 1,28,28.", show_default=False)
     ] = None,
@@ -90,7 +97,12 @@ def deploy(
         test_data=test_data,
         output=output,
         force=force,
-        prune=_prune_settings(sparsity, relative_epsilon, mode, constraint),
+        prune=replace(
+            _prune_settings(sparsity, relative_epsilon, structure),
+            mode=mode,
+            constraint=constraint,
+            memory_budget_bytes=memory << 20,
+        ),
         epsilon_is_default=relative_epsilon is None,
         input_options=InputOptions(input_scale, _floats(mean, "--mean"), _floats(std, "--std"), input_layout),
         input_shape=_shape(input_shape),
@@ -235,16 +247,16 @@ def _progress(messages: Console) -> Iterator[Callable[[str], None]]:
         yield status.update
 
 
-def _prune_settings(
-    sparsity: float | None, relative_epsilon: float | None, mode: Mode, constraint: Constraint
-) -> PruneSettings:
+def _prune_settings(sparsity: float | None, relative_epsilon: float | None, structure: str) -> PruneSettings:
     if sparsity is not None and relative_epsilon is not None:
         raise UsageError("--sparsity and --relative-epsilon are two goals: give one of them")
     if sparsity is not None and not 0 <= sparsity < 1:
         raise UsageError(f"--sparsity is {sparsity}, expected a share from 0 up to, not including, 1")
     if relative_epsilon is not None and not 0 <= relative_epsilon < 1:
         raise UsageError(f"--relative-epsilon is {relative_epsilon}, expected a share from 0 up to, not including, 1")
-    settings = PruneSettings(sparsity=sparsity, mode=mode, constraint=constraint)
+    if isinstance(parse_structure(structure), NOfM) and sparsity is not None:
+        raise UsageError(f"--structure {structure} fixes the sparsity: leave --sparsity out")
+    settings = PruneSettings(sparsity=sparsity, structure=structure)
     return settings if relative_epsilon is None else replace(settings, relative_epsilon=relative_epsilon)
 
 

@@ -10,6 +10,7 @@ from nettrim.layer_problem import Constraint, LayerProblem, build_problem, share
 from nettrim.layer_rows import layer_groups, layer_inputs, layer_responses
 from nettrim.layer_solution import LayerSolution, SolverStatus
 from nettrim.layer_targets import LayerTarget, aim, plain_target
+from nettrim.structure import L1, Structure
 from nettrim_runtime.graph import Array, Graph
 from nettrim_runtime.ops import Layer
 
@@ -59,7 +60,7 @@ class Network:
 
 
 def layer_problems(
-    original: Network, source: Network, plan: LayerPlan, constraint: Constraint
+    original: Network, source: Network, plan: LayerPlan, constraint: Constraint, structure: Structure = L1
 ) -> tuple[LayerProblem, ...]:
     """Return a layer's problem, or one for each group of a convolution.
 
@@ -82,7 +83,13 @@ def layer_problems(
         neurons = slice(group * len(weight) // groups, (group + 1) * len(weight) // groups)
         response = None if Y is None else Y[neurons]
         problem = build_problem(
-            X[group], W[:, neurons], bias[neurons], target.function, target=response, constraint=constraint
+            X[group],
+            W[:, neurons],
+            bias[neurons],
+            target.function,
+            target=response,
+            constraint=constraint,
+            structure=structure,
         )
         if response is not None and target != plain_target(layer):
             problem = aim(problem, target, response, None if shift is None else shift[neurons])

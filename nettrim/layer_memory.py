@@ -51,6 +51,7 @@ def rows_within(budget_bytes: int, name: str, sizes: tuple[int, int, int]) -> in
         needed = solver_bytes(n_inputs, n_outputs, FEWEST_ROWS, n_groups)
         raise DataError(
             f"layer {name!r} with {n_inputs} inputs and {n_outputs} outputs needs {needed:,} bytes to be solved even "
-            f"with {FEWEST_ROWS} rows, found a budget of {budget_bytes:,} bytes for it: raise memory_budget_bytes"
+            f"with {FEWEST_ROWS} rows, found a budget of {budget_bytes:,} bytes for it: "
+            "raise memory_budget_bytes (--memory)"
         )
     return rows

@@ -17,7 +17,8 @@ from nettrim.admm import (
 from nettrim.admm_loop import AdmmSettings, AdmmState
 from nettrim.layer_problem import LayerProblem, distance
 from nettrim.layer_solution import LayerSolution, SolverStatus, evaluate
-from nettrim.refit import RefitSettings, fit_on_support, refit
+from nettrim.refit import RefitSettings
+from nettrim.structured_search import refit_within, support_of
 from nettrim_runtime.graph import Array
 
 FIRST_RELATIVE_EPSILON = 0.1
@@ -114,7 +115,7 @@ def solve_to_epsilon(problem: LayerProblem, settings: SearchSettings | None = No
     for _ in range(2):
         iterate(layer, state, epsilon, settings.admm)
         screen = read_solution(layer, state, epsilon, settings.admm)
-        W, bias = refit(problem, screen.W, screen.bias, settings.refit)
+        W, bias = refit_within(problem, screen.W, screen.bias, screen.W != 0, settings.refit)
         solution = _refitted(problem, screen, W, bias)
         if solution.distance <= problem.epsilon or screen.status is not SolverStatus.SOLVED:
             break
@@ -186,19 +187,16 @@ def _select(
     for count in np.geomspace(max(screen.nnz, nnz), nnz, settings.rounds).round() if nnz > 0 else (0,):
         support = _largest(problem, W, usable, int(count))
         start = np.where(support, np.where(W != 0, W, problem.W), np.float32(0))
-        W, bias = fit_on_support(problem, start, bias, support, settings.refit)
+        W, bias = refit_within(problem, start, bias, support, settings.refit)
     return W, bias
 
 
 def _largest(problem: LayerProblem, W: Array, usable: Array, nnz: int) -> Array:
-    """Return (n_inputs, n_outputs) bool: the nnz weights largest in |w| * rms(input), screened ones first."""
+    """Return (n_inputs, n_outputs) bool: nnz weights, in whole groups, largest in |w| * rms(input), screened first."""
     rms = np.sqrt(np.mean(np.square(problem.X, dtype=np.float64), axis=1))[:, np.newaxis]
     screened, original = np.abs(W) * rms, np.abs(problem.W) * rms
-    size = np.where(W != 0, screened + original.max(initial=0.0), np.where(usable, original, -1.0))
-    order = np.argsort(-size, axis=None, kind="stable")[: max(nnz, 0)]
-    support = np.zeros(W.size, bool)
-    support[order] = True
-    return support.reshape(W.shape)
+    size = np.where(W != 0, screened + original.max(initial=0.0), np.where(usable, original, 0.0))
+    return support_of(problem.structure, size, nnz)
 
 
 def _refitted(problem: LayerProblem, screen: LayerSolution, W: Array, bias: Array) -> LayerSolution:

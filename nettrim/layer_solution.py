@@ -38,7 +38,7 @@ class LayerSolution:
         `layer_problem.distance` of W and bias; the same over ||Y||_F.
     primal_residual : float
         Violation of the constraint at ``epsilon``: how far a ball is exceeded or, in the hard form,
-        the largest excess of a one-sided entry if that is more.
+        the largest excess of a one-sided entry if that is more; or by how much a weight leaves its bounds.
     rounding : float
         What a violation may be and still come from float32 weights alone.
     relative_gaps : Array or None
@@ -95,6 +95,7 @@ def evaluate(
     reached, excess = constraint_violation(problem, W, bias)
     whole = reached if problem.constraint == "distance" else neuron_distances(problem, W, bias)
     total = float(np.linalg.norm(whole))
+    outside = float(np.max(np.abs(problem.structure.project(W) - W), initial=0.0))
     over = np.linalg.norm(reached) - problem.epsilon if problem.is_joint else np.max(reached - problem.epsilon)
     return LayerSolution(
         W=W,
@@ -104,7 +105,7 @@ def evaluate(
         epsilon=problem.epsilon,
         distance=total,
         relative_distance=share(total, problem.target_norm),
-        primal_residual=max(0.0, float(over), float(np.max(excess))),
+        primal_residual=max(0.0, float(over), float(np.max(excess)), outside),
         rounding=ROUNDING * problem.target_norm,
         relative_gaps=gaps,
     )

@@ -15,6 +15,9 @@ from nettrim.layer_search import SearchSettings, solve_to_epsilon, solve_to_nnz,
 from nettrim.layer_solution import LayerSolution
 from nettrim.layer_targets import find_target, plain_target
 from nettrim.shared_sparsity import PATH_EPSILONS, kept_counts
+from nettrim.structure import L1, Structure
+from nettrim.structure_names import NOfM, parse_structure
+from nettrim.structured_search import PatternSettings, solve_n_of_m
 from nettrim_runtime.errors import DataError
 from nettrim_runtime.graph import Array, Graph
 from nettrim_runtime.ops import Layer
@@ -59,6 +62,9 @@ class PruneSettings:
     follow : bool
         Hold a layer's response behind the Add, clamp or max-pool that alone reads it (`nettrim.layer_targets`)
         instead of at its own output. The published form, "hard", never does.
+    structure : str
+        What is pruned together, as `nettrim.structure_names.parse_structure` reads it: l1 for single weights,
+        1x4, 1x16, 4x1, columns, neurons, or n:m, which also fixes the sparsity.
     depthwise : bool
         Prune depthwise convolutions too: one small problem a channel.
     """
@@ -71,6 +77,7 @@ class PruneSettings:
     max_rows: int = 10_000
     memory_budget_bytes: int = DEFAULT_BUDGET_BYTES
     follow: bool = True
+    structure: str = "l1"
     depthwise: bool = False
     search: SearchSettings = field(default_factory=SearchSettings)
 
@@ -132,7 +139,8 @@ def prune(
             continue
         on_layer(f"pruning {layer.name}")
         plan = plans.pop(layer.name)
-        solution = _solve(layer, layer_problems(original, source, plan, settings.constraint), counts, settings)
+        problems = layer_problems(original, source, plan, settings.constraint, _penalty(settings))
+        solution = _solve(layer, problems, counts, settings)
         rows = plan.positions.size
         results.append(PrunedLayer(layer.name, solution.status.value, solution, rows, plan.target.tensor))
         pruned = _with_solution(pruned, layer, solution)
@@ -180,7 +188,7 @@ def _fitting_images(graph: Graph, n_samples: int, settings: PruneSettings) -> in
         raise DataError(
             f"{graph.name}: keeping the activations of {FEWEST_IMAGES} samples needs "
             f"{FEWEST_IMAGES * networks * live_bytes(graph):,} bytes, found a budget of {share:,} bytes for it: "
-            "raise memory_budget_bytes"
+            "raise memory_budget_bytes (--memory)"
         )
     return min(n_samples, fitting)
 
@@ -212,7 +220,9 @@ def _share_sparsity(
     paths = {}
     for name in plans:
         on_layer(f"sharing the sparsity: {name}")
-        for group, problem in enumerate(layer_problems(network, network, few.pop(name), settings.constraint)):
+        for group, problem in enumerate(
+            layer_problems(network, network, few.pop(name), settings.constraint, _penalty(settings))
+        ):
             path = sparsity_path(problem, PATH_EPSILONS, settings.search)
             paths[name, group] = tuple((relative_epsilon, nnz) for relative_epsilon, nnz, _ in path)
         network.release(few.values())
@@ -226,13 +236,22 @@ def _with_fewer_rows(plan: LayerPlan) -> LayerPlan:
 def _solve(
     layer: Layer, problems: Sequence[LayerProblem], counts: Mapping[Piece, int] | None, settings: PruneSettings
 ) -> LayerSolution:
-    if counts is None:
+    pattern = parse_structure(settings.structure)
+    if isinstance(pattern, NOfM):
+        search = PatternSettings(settings.search.admm, settings.search.refit)
+        solutions = [solve_n_of_m(_with_epsilon(problem, settings), pattern, search) for problem in problems]
+    elif counts is None:
         solutions = [solve_to_epsilon(_with_epsilon(problem, settings), settings.search) for problem in problems]
     else:
         solutions = [
             solve_to_nnz(problem, counts[layer.name, group], settings.search) for group, problem in enumerate(problems)
         ]
     return merge_solutions(problems, solutions)
+
+
+def _penalty(settings: PruneSettings) -> Structure:
+    structure = parse_structure(settings.structure)
+    return L1 if isinstance(structure, NOfM) else structure
 
 
 def _with_epsilon(problem: LayerProblem, settings: PruneSettings) -> LayerProblem:

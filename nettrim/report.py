@@ -109,6 +109,7 @@ def _goal(deployment: Deployment) -> dict[str, Any]:
         "relative_epsilon": settings.relative_epsilon if settings.sparsity is None else None,
         "mode": settings.mode.value,
         "constraint": settings.constraint,
+        "structure": settings.structure,
     }
 
 

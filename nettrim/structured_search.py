@@ -40,8 +40,9 @@ def solve_n_of_m(problem: LayerProblem, pattern: NOfM, settings: PatternSettings
 
     Candes, Wakin, Boyd, "Enhancing Sparsity by Reweighted l1 Minimization" (2008): each round is convex, the
     selection is not. It goes over n + 1 of m, refitted: on LeNet-300-100's first layer the distance is then
-    5 to 15 % smaller. Where the screen keeps fewer than n, the largest original weights fill up: they cost no
-    storage. Best with an epsilon near the distance that the pattern allows. The problem's own structure is not used.
+    5 to 25 % smaller, on its second it makes no difference. Where the screen keeps fewer than n, the largest
+    original weights fill up: they cost no storage. Best with an epsilon near the distance that the pattern
+    allows. The problem's own structure is not used.
 
     Returns
     -------
@@ -115,6 +116,8 @@ def refit_within(
     An active set that only grows: weights that the fit moves out of their bounds stay at them, the rest is
     fitted again. A neuron whose distance would increase keeps W and bias, which must lie within the bounds.
     """
+    if not problem.structure.is_bounded:
+        return fit_on_support(problem, W, bias, support, settings)
     fitted, offset, free = W, bias, support
     for _ in range(W.size + 1):
         fitted, offset = fit_on_support(problem, fitted, offset, free, settings)

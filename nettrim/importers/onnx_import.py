@@ -15,6 +15,7 @@ from nettrim.importers.onnx_file import check_onnx, opset_version, parse_onnx
 from nettrim.importers.onnx_input import add_input, read_input
 from nettrim.importers.onnx_layers import convert_batch_normalization, convert_conv, convert_gemm, convert_mat_mul
 from nettrim.importers.onnx_node import Node, RefusedNodeError, UnknownInputError, read_node, refuse
+from nettrim.importers.onnx_selection import convert_pad, convert_slice
 from nettrim.importers.onnx_shapes import (
     convert_dropout,
     convert_flatten,
@@ -28,7 +29,6 @@ from nettrim.importers.onnx_windows import (
     convert_average_pool,
     convert_global_pool,
     convert_max_pool,
-    convert_pad,
     convert_reduce_mean,
 )
 from nettrim.passes import simplify
@@ -55,6 +55,7 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "ReduceMean": convert_reduce_mean,
     "Relu": convert_relu,
     "Reshape": convert_reshape,
+    "Slice": convert_slice,
     "Softmax": convert_softmax,
     "Squeeze": convert_squeeze,
     "Transpose": convert_transpose,

@@ -1,4 +1,4 @@
-"""ONNX nodes that slide a window without weights: pooling, means over images, and padding."""
+"""ONNX nodes that slide a window without weights: pooling and means over images; how nodes ask for padding."""
 
 from typing import Any
 
@@ -88,32 +88,6 @@ def convert_reduce_mean(node: Node, conversion: Conversion) -> None:
     pooled = _pool_all(node, conversion, image)
     shape = [1 if axis in reduced else value.shape[axis - 1] for axis in range(1, rank) if keeps_axes or axis in kept]
     conversion.put(node, pooled, np.arange(n_kept).reshape(shape))
-
-
-def convert_pad(node: Node, conversion: Conversion) -> None:
-    """Pad with zeros around images; the Conv that follows takes it in."""
-    if node.text("mode", "constant") != "constant":
-        refuse(node, f"mode {node.text('mode', 'constant')!r}, expected zeros around an image")
-    pads, fill = node.attributes.get("pads"), node.number("value", 0.0)
-    if node.opset >= 11:
-        pads = conversion.constant(node, 1, "pads")
-        fills = conversion.optional_constant(node, 2, "value")
-        fill = 0.0 if fills is None or fills.size == 0 else float(fills.reshape(-1)[0])
-    if len(node.inputs) > 3 and node.inputs[3]:
-        refuse(node, "pads along chosen axes, expected pads for every axis")
-    sizes = [int(size) for size in np.ravel(() if pads is None else pads)]
-    if fill != 0:
-        refuse(node, f"it pads with {fill}, expected zeros")
-    if len(sizes) != 8 or any(sizes[axis] for axis in (0, 1, 4, 5)):
-        refuse(node, f"it pads by {sizes}, expected padding of the height and width of images only")
-    if min(sizes) < 0 or max(sizes) > LARGEST_PADDING:
-        refuse(node, f"it cuts off or adds {sizes} pixels, expected pads of 0 to {LARGEST_PADDING}")
-    value = conversion.padded_value(node)
-    if len(value.shape) != 3:
-        refuse(node, f"its input has shape {value.shape}, expected (channels, height, width)")
-    before, added = value.padding, Padding(sizes[2], sizes[6], sizes[3], sizes[7])
-    padding = Padding(*(first + second for first, second in zip(before, added, strict=True)))
-    conversion.put_padded(node, value, padding)
 
 
 def read_padding(node: Node, shape: tuple[int, ...], kernel_size: Size2d, stride: Size2d, dilation: Size2d) -> Padding:
