@@ -20,7 +20,8 @@ from nettrim_runtime.graph import Array
 SLICE_NEURONS = 75  # in one go, at most: what a thread works on stays in its cache
 COMPACT_SHARE = 0.15  # of the neurons that are certified before the others move together
 NEWTON_STEPS = 12  # at most, to the scale at which the sparse copy meets epsilon
-MARGIN = 3e-4  # of epsilon, that iterates stay inside which cannot be repaired by scaling
+MARGIN = 0.3  # of the gap: the share of epsilon that iterates stay inside which scaling cannot repair
+SMALLEST_MARGIN = 4e-5  # of epsilon, above what float32 leaves
 REPAIR_MARGIN = 2e-5  # of epsilon, and
 ROUNDING = 1e-6  # of the response's norm: what float32 sums may leave
 LARGEST_SCALE = 2.0  # of the sparse copy, and its inverse the smallest
@@ -64,12 +65,12 @@ class AdmmSettings:
     relative_gap: float = 1e-3
     alpha: float = 1.85
     rho: float = 0.7
-    max_iterations: int = 2000
+    max_iterations: int = 5000
     check_every: int = 10
     first_certificate: int = 30
     balance_factor: float = 2.0
     balance_threshold: float = 3.0
-    balance_iterations: int = 200
+    balance_iterations: int = 1000
     scale: float | None = None
     threads: int | None = None
     backend: str = "numpy"
@@ -154,7 +155,8 @@ class _Loop:
     @property
     def aim(self) -> Array:
         """The radius to iterate with: where scaling up need not lead to epsilon, iterates must meet it themselves."""
-        return self.radius if self.grows else self.radius * (1.0 - MARGIN)
+        margin = 0.0 if self.grows else max(MARGIN * self.settings.relative_gap, SMALLEST_MARGIN)
+        return self.radius * (1.0 - margin)
 
     def iterate(self, rows: Rows, count: int) -> Array:
         """Iterate ``count`` times and return the relative primal and dual residual, (2, n_rows)."""

@@ -7,18 +7,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from nettrim.activations import ACTIVATIONS as ALL_ACTIVATIONS
 from nettrim.admm import initial_state, iterate, prepare, read_solution, solve
 from nettrim.admm_loop import AdmmSettings
 from nettrim.duality import dual_bounds
+from nettrim.errors import UsageError
 from nettrim.layer_problem import (
+    Ball,
     Constraint,
     build_problem,
     constraint_violation,
     distance,
     l1_norm,
+    neuron_distances,
     response_error,
 )
 from nettrim.layer_solution import SolverStatus
+from nettrim.reference import one_neuron
 from nettrim_runtime.errors import DataError
 from nettrim_runtime.ops import ActivationFunction
 from tests.nettrim.layer_problems import optimal_l1_norm, random_problem
@@ -40,6 +45,63 @@ def test_l1_norm_is_that_of_cvxpy(constraint: Constraint, activation: Activation
     gap = solution.relative_gap
     assert gap is not None
     assert l1_norm(solution.W) * (1 - gap) <= optimum * (1 + 1e-5)  # the bound is for the accuracy W reached
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ball", ["joint", "neuron"])
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+@pytest.mark.parametrize("name", sorted(ALL_ACTIVATIONS))
+def test_every_activation_and_ball_has_the_norm_of_cvxpy(name: str, constraint: Constraint, ball: Ball) -> None:
+    original = random_problem(31, shape=(10, 3, 50))
+    problem = build_problem(
+        original.X,
+        2 * original.W,
+        original.bias,
+        ALL_ACTIVATIONS[name],
+        relative_epsilon=0.2,
+        constraint=constraint,
+        ball=ball,
+    )
+    solution = solve(problem, replace(EXACT, relative_gap=4e-4))
+    assert solution.status is SolverStatus.SOLVED
+    assert solution.is_feasible
+    assert l1_norm(solution.W) == pytest.approx(optimal_l1_norm(problem), rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ball", ["joint", "neuron"])
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_weighted_distances_have_the_norm_of_cvxpy(constraint: Constraint, ball: Ball) -> None:
+    problem = random_problem(32, constraint=constraint)
+    weights = np.random.default_rng(32).uniform(0.2, 2.0, problem.target.shape).astype(np.float32)
+    weighted = replace(problem, distance_weights=weights).with_relative_epsilon(0.2, ball)
+    solution = solve(weighted, EXACT)
+    assert solution.status is SolverStatus.SOLVED
+    assert l1_norm(solution.W) == pytest.approx(optimal_l1_norm(weighted), rel=1e-3)
+
+
+@pytest.mark.parametrize("ball", ["joint", "neuron"])
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_torch_solves_the_same_layer_as_numpy(constraint: Constraint, ball: Ball) -> None:
+    problem = random_problem(33, constraint=constraint).with_relative_epsilon(0.2, ball)
+    ours, torchs = solve(problem), solve(problem, AdmmSettings(backend="torch"))
+    assert torchs.status is ours.status is SolverStatus.SOLVED
+    assert l1_norm(torchs.W) == pytest.approx(l1_norm(ours.W), rel=1e-3)  # both are certified to 1e-3
+
+
+def test_backend_without_its_device_is_refused() -> None:
+    with pytest.raises(UsageError, match="not known, expected one of: numpy, torch, torch:cuda"):
+        solve(random_problem(34), AdmmSettings(backend="jax"))
+
+
+def test_neurons_with_their_own_balls_do_not_see_each_other() -> None:
+    problem = random_problem(35).with_relative_epsilon(0.2, "neuron")
+    whole = solve(problem, EXACT)
+    assert isinstance(problem.epsilon, np.ndarray)
+    assert np.all(neuron_distances(problem, whole.W, whole.bias) <= problem.epsilon)
+    for neuron in range(problem.W.shape[1]):
+        alone = solve(one_neuron(problem, neuron), EXACT)
+        assert l1_norm(alone.W) == pytest.approx(l1_norm(whole.W[:, [neuron]]), rel=2e-4)  # both are near the optimum
 
 
 @pytest.mark.slow
@@ -194,7 +256,7 @@ def test_repeated_inputs_make_no_difference_to_the_norm() -> None:
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)  # float32 iterates
 
 
-@pytest.mark.parametrize("factor", [1e-4, 1e4])
+@pytest.mark.parametrize("factor", [1e-6, 1e-4, 1e4, 1e6])
 def test_units_of_the_inputs_do_not_matter(factor: float) -> None:
     problem = random_problem(17)
     scaled = build_problem(
