@@ -24,6 +24,7 @@ from nettrim_runtime.ops import Layer
 
 ALLOCATION_ROWS = 2500  # columns a layer for the path that shares a sparsity among the layers
 KEPT_DENSE = "kept dense"  # the status of depthwise convolutions, which have few weights
+ALREADY_SPARSE = "already sparse"  # of layers that only move values: nothing to gain, none of their weights counts
 DEFAULT_BUDGET_BYTES = 2 << 30
 FRONTIER_SHARE, RUN_SHARE = 0.25, 0.25  # of the memory budget; the solver has what the frontier leaves
 FEWEST_IMAGES = 8
@@ -84,7 +85,7 @@ class PruneSettings:
 
 @dataclass(frozen=True, eq=False)
 class PrunedLayer:
-    """What happened to one layer; ``solution`` is None when it was kept dense.
+    """What happened to one layer; ``solution`` is None when it was kept as it is.
 
     ``fit_rows`` counts the samples, or patches of a convolution, of its problem. ``response`` is the tensor
     whose error the solution's distance bounds: the layer's output, or what an Add or max-pool makes of it.
@@ -135,7 +136,8 @@ def prune(
     pruned, results = graph, []
     for layer in graph.layers:
         if layer.name not in plans:
-            results.append(PrunedLayer(layer.name, KEPT_DENSE, None, response=layer.output))
+            status = ALREADY_SPARSE if _is_already_sparse(graph, layer) else KEPT_DENSE
+            results.append(PrunedLayer(layer.name, status, None, response=layer.output))
             continue
         on_layer(f"pruning {layer.name}")
         plan = plans.pop(layer.name)
@@ -152,9 +154,17 @@ def prune(
 
 
 def is_prunable(graph: Graph, layer: Layer, settings: PruneSettings) -> bool:
-    """Whether a layer's weights are pruned: all but depthwise convolutions, and those too if asked for."""
+    """Whether a layer's weights are pruned: depthwise convolutions if asked for, others unless already sparse."""
+    if _is_already_sparse(graph, layer):
+        return False
     groups, _ = layer_groups(graph, layer)
     return groups == 1 or settings.depthwise or graph.tensors[layer.weight].shape[-1] > 1
+
+
+def _is_already_sparse(graph: Graph, layer: Layer) -> bool:
+    """Whether each output keeps at most one of several inputs: shortcuts that only drop pixels or add channels."""
+    rows = graph.tensors[layer.weight].values().reshape(graph.tensors[layer.weight].shape[0], -1)
+    return rows.shape[1] > 1 and bool((np.count_nonzero(rows, axis=1) <= 1).all())
 
 
 def _plan_layers(
@@ -211,7 +221,8 @@ def _share_sparsity(
         for name, plan in plans.items()
         for group in range(layer_groups(graph, plan.layer)[0])
     }
-    total = sum(graph.tensors[layer.weight].size for layer in graph.layers)
+    counted = [layer for layer in graph.layers if not _is_already_sparse(graph, layer)]
+    total = sum(graph.tensors[layer.weight].size for layer in counted)
     wanted = max(0, round((1 - (settings.sparsity or 0.0)) * total) - (total - sum(sizes.values())))
     if wanted >= sum(sizes.values()):
         return sizes

@@ -51,20 +51,90 @@ def convert_pad(node: Node, conversion: Conversion) -> None:
 
 def _read_slices(node: Node, conversion: Conversion, rank: int) -> dict[int, slice]:
     """Return start, stop and step by axis, the batch counting as axis 0."""
-    parts: dict[str, Any] = {name: node.attributes.get(name) for name in ("starts", "ends", "axes")}
+    names = ("starts", "ends", "axes", "steps")
+    parts: list[Any] = [node.attributes.get(name) for name in names]
     if node.opset >= 10:
-        inputs = enumerate(("starts", "ends", "axes", "steps"), start=1)
-        parts = {name: conversion.optional_constant(node, index, name) for index, name in inputs}
-    starts, ends = ([int(entry) for entry in np.ravel(() if each is None else each)] for each in _bounds(parts))
-    axes = range(len(starts)) if parts["axes"] is None else [int(axis) for axis in np.ravel(parts["axes"])]
-    steps = [1] * len(starts) if parts.get("steps") is None else [int(step) for step in np.ravel(parts["steps"])]
+        parts = [conversion.optional_constant(node, index, name) for index, name in enumerate(names, start=1)]
+    starts, ends, axes, steps = (None if part is None else _integers(node, part) for part in parts)
+    starts, ends = starts or [], ends or []
+    axes = list(range(len(starts))) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
     if not len(starts) == len(ends) == len(axes) == len(steps):
-        refuse(node, f"starts {starts}, ends {ends}, axes {list(axes)}, steps {steps}: expected equally many of each")
-    slices = {axis % rank: slice(*bounds) for axis, *bounds in zip(axes, starts, ends, steps, strict=True)}
-    if len(slices) != len(axes) or any(not -rank <= axis < rank for axis in axes):
-        refuse(node, f"axes {list(axes)} of an input with {rank} axes, expected different ones of them")
-    return slices
+        refuse(node, f"starts {starts}, ends {ends}, axes {axes}, steps {steps}, expected equally many of each")
+    if any(not -rank <= axis < rank for axis in axes) or len({axis % rank for axis in axes}) != len(axes):
+        refuse(node, f"axes {axes} of an input with {rank} axes, expected different ones of them")
+    return {axis % rank: slice(*bounds) for axis, *bounds in zip(axes, starts, ends, steps, strict=True)}
 
 
-def _bounds(parts: dict[str, Any]) -> tuple[Any, Any]:
-    return parts["starts"], parts["ends"]
+def _read_pads(node: Node, conversion: Conversion) -> list[int]:
+    """Return what to add before and after (batch, channels, height, width), checked."""
+    if node.text("mode", "constant") != "constant":
+        refuse(node, f"mode {node.text('mode', 'constant')!r}; {PADDED}")
+    pads, fill = node.attributes.get("pads"), node.number("value", 0.0)
+    if node.opset >= 11:
+        pads = conversion.constant(node, 1, "pads")
+        fills = conversion.optional_constant(node, 2, "value")
+        fill = 0.0 if fills is None or fills.size == 0 else float(fills.reshape(-1)[0])
+    if len(node.inputs) > 3 and node.inputs[3]:
+        refuse(node, "pads along chosen axes, expected pads for every axis")
+    sizes = _integers(node, () if pads is None else pads)
+    if fill != 0:
+        refuse(node, f"it pads with {fill}; {PADDED}")
+    if len(sizes) != 8 or sizes[0] or sizes[4] or (any(sizes[1::4]) and any(sizes[2:4] + sizes[6:])):
+        refuse(node, f"it pads by {sizes}; {PADDED}")
+    if min(sizes) < 0 or max(sizes) > LARGEST_PADDING:
+        refuse(node, f"it cuts off or adds {sizes}, expected pads of 0 to {LARGEST_PADDING}")
+    return sizes
+
+
+def _integers(node: Node, values: Any) -> list[int]:
+    entries = np.ravel(values)
+    if entries.size and not np.issubdtype(entries.dtype, np.integer):
+        refuse(node, f"bounds of type {entries.dtype}, expected integers")
+    return [int(entry) for entry in entries]
+
+
+def _add_selection(
+    node: Node, conversion: Conversion, value: Value, stride: Size2d = UNIT, channels: tuple[int, int] = (0, 0)
+) -> None:
+    """Append the 1x1 convolution with ones and zeros that computes a node; it takes in the one right before.
+
+    Parameters
+    ----------
+    channels : tuple of int
+        Channels of zeros before and after those of ``value``.
+    """
+    builder, image = conversion.builder, conversion.image(node, value)
+    n_inputs, before, after = value.shape[0], *channels
+    earlier = builder.producer(image)
+    if value.is_exclusive and isinstance(earlier, Conv2d) and (shift := _shift(builder, earlier)) is not None:
+        n_kept, image = n_inputs, earlier.input
+        n_inputs = builder.tensors[image].shape[-1]
+        before, after = before + shift, after + n_kept - n_inputs - shift
+        stride = Size2d(stride.height * earlier.stride.height, stride.width * earlier.stride.width)
+        builder.remove_layer(earlier)
+    n_outputs = before + n_inputs + after
+    if max(stride) > LARGEST_STEP or n_outputs * n_inputs > LARGEST_SELECTION:
+        refuse(node, f"{n_inputs} to {n_outputs} channels with steps {tuple(stride)} are more than boards hold")
+    weight = builder.add_constant(f"{node.name}.weight", _selection(n_outputs, n_inputs, before))
+    bias = builder.add_constant(f"{node.name}.bias", np.zeros(n_outputs))
+    output = builder.tensor_name(node.outputs[0])
+    op = Conv2d(builder.op_name(node.name), image, weight, bias, output, stride)
+    conversion.rewrites["Slice and Pad nodes carried over by 1x1 convolutions"] += 1
+    conversion.put_image(node, builder.add(op))
+
+
+def _selection(n_outputs: int, n_inputs: int, before: int) -> Array:
+    """Return weights (n_outputs, 1, 1, n_inputs) that copy the inputs behind ``before`` channels of zeros."""
+    return np.eye(n_outputs, n_inputs, -before).reshape(n_outputs, 1, 1, n_inputs)
+
+
+def _shift(builder: GraphBuilder, layer: Conv2d) -> int | None:
+    """Return how many channels of zeros a convolution puts before its inputs; None if it does anything else."""
+    weight, bias = builder.tensors[layer.weight].values(), builder.tensors[layer.bias].values()
+    n_outputs, height, width, n_inputs = weight.shape
+    if (height, width, layer.groups, layer.padding) != (1, 1, 1, NO_PADDING) or n_outputs < n_inputs or bias.any():
+        return None
+    before = int(weight[:, 0, 0, 0].argmax())
+    is_selection = np.array_equal(weight, _selection(n_outputs, n_inputs, before))
+    return before if is_selection and before + n_inputs <= n_outputs else None

@@ -7,11 +7,11 @@ import pytest
 
 from nettrim.frontier import live_bytes
 from nettrim.layer_memory import solver_bytes
-from nettrim.prune import FRONTIER_SHARE, KEPT_DENSE, Mode, PruneSettings, is_prunable, prune
+from nettrim.prune import ALREADY_SPARSE, FRONTIER_SHARE, KEPT_DENSE, Mode, PruneSettings, is_prunable, prune
 from nettrim_runtime.engine import prepare, run_graph
 from nettrim_runtime.errors import DataError
 from nettrim_runtime.graph import Array, Graph
-from nettrim_runtime.ops import Conv2d, Padding
+from nettrim_runtime.ops import Conv2d, Padding, Size2d
 from tests.graphs import NONE, RELU, GraphBuilder, random_cnn, random_inputs, random_mlp
 
 SAME = Padding(1, 1, 1, 1)
@@ -37,6 +37,20 @@ def _grouped_net(rng: np.random.Generator) -> Graph:
     builder.flatten()
     builder.dense(3)
     return builder.build()
+
+
+def _net_with_padded_shortcut(rng: np.random.Generator) -> Graph:
+    builder = GraphBuilder(rng, (8, 8, 3))
+    image = builder.conv(4, (3, 3), RELU, padding=SAME)
+    shortcut = builder.conv(8, (1, 1), NONE, stride=Size2d(2, 2))
+    builder.output = image
+    builder.conv(8, (3, 3), NONE, padding=SAME, stride=Size2d(2, 2))
+    builder.add(shortcut, RELU)
+    builder.flatten()
+    builder.dense(5)
+    graph = builder.build()
+    weight = graph.tensors[graph.layers[1].weight]
+    return graph.with_tensors((replace(weight, data=np.eye(8, 4, -2, dtype=np.float32).reshape(8, 1, 1, 4)),))
 
 
 def _tensor(graph: Graph, samples: Array, tensor: str) -> Array:
@@ -67,6 +81,31 @@ def test_depthwise_layers_stay_as_they_are_and_say_why(rng: np.random.Generator)
             np.testing.assert_array_equal(
                 result.graph.tensors[layer.weight].values(), graph.tensors[layer.weight].values()
             )
+
+
+@pytest.mark.parametrize("settings", [PruneSettings(sparsity=0.4), PruneSettings(depthwise=True)])
+def test_a_shortcut_with_one_input_an_output_stays_and_does_not_count(
+    settings: PruneSettings, rng: np.random.Generator
+) -> None:
+    graph = _net_with_padded_shortcut(rng)
+    result = prune(graph, random_inputs(graph, rng, 60), settings, rng)
+    shortcut = graph.layers[1]
+    assert [outcome.status == ALREADY_SPARSE for outcome in result.layers] == [False, True, False, False]
+    assert not is_prunable(graph, shortcut, settings)
+    assert result.graph.tensors[shortcut.weight] is graph.tensors[shortcut.weight]
+    if settings.sparsity is not None:
+        others = [graph.tensors[layer.weight] for layer in graph.layers if layer is not shortcut]
+        kept = sum(result.graph.tensors[weight.name].nnz for weight in others)
+        wanted = round(0.6 * sum(weight.size for weight in others))
+        assert wanted - 20 <= kept <= wanted  # inputs that are always zero get no weights
+
+
+def test_a_layer_with_a_single_input_can_lose_its_outputs(rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (1,))
+    builder.dense(8, RELU)
+    builder.dense(2)
+    graph = builder.build()
+    assert is_prunable(graph, graph.layers[0], PruneSettings())
 
 
 def test_depthwise_layers_are_pruned_channel_by_channel_when_asked_to(rng: np.random.Generator) -> None:
