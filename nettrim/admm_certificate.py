@@ -62,6 +62,20 @@ def scaled(rows: Rows, candidate: Candidate, scale: Array) -> Scaled:
     To first order this costs as much of the l1 norm as the best way to move the distance; one-sided entries at 0
     stay on their side. In the hard form the bias then moves as far as they still need.
     """
+    found, start = [], 0
+    for part in rows.chunks():
+        here = slice(start, start := start + len(part.index))
+        found.append(_scaled_chunk(part, Candidate(candidate.R[here], candidate.offset[here]), scale[here]))
+    return join_scaled(found)
+
+
+def join_scaled(found: list[Scaled]) -> Scaled:
+    """Return what was found for slices of rows as one."""
+    names = ("squares", "slopes", "offset", "missing")
+    return Scaled(*(np.concatenate([getattr(one, name) for one in found]) for name in names))
+
+
+def _scaled_chunk(rows: Rows, candidate: Candidate, scale: Array) -> Scaled:
     Z = candidate.R * rows.column(scale)
     offset, missing = candidate.offset * scale, np.zeros(len(scale))
     if rows.ball is not None:
@@ -86,9 +100,11 @@ def _shifted_offset(rows: Rows, R: Tensor, Z: Tensor, offset: Array) -> tuple[Ar
     rounding = OFFSET_ROUNDING * np.maximum(np.abs(offset), np.where(np.isfinite(most), np.abs(most), 0.0))
     # Entries that must lie low and entries that must lie high move apart when the weights grow.
     gap = np.where(least > most - rounding, least - most + 2 * rounding, 0.0)
+    moved = np.maximum(np.minimum(offset, most - rounding), least)
+    if not np.any(gap > 0):
+        return moved, gap
     spread = read(xp.max(R, axis=1) - xp.min(R, axis=1)).astype(np.float64)
-    missing = np.where(gap > 0, gap / np.maximum(spread, np.finfo(np.float32).tiny), 0.0)
-    return np.maximum(np.minimum(offset, most - rounding), least), missing
+    return moved, np.where(gap > 0, gap / np.maximum(spread, np.finfo(np.float32).tiny), 0.0)
 
 
 def dual_sums(rows: Rows, mu: Array, radius: Array | None) -> tuple[DualSums, Tensor]:

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from nettrim.admm_certificate import Candidate, Scaled, dual_sums, scaled, sparse_candidate
+from nettrim.admm_certificate import Candidate, Scaled, dual_sums, join_scaled, scaled, sparse_candidate
+from nettrim.admm_restart import Restarts, scale_penalty
 from nettrim.admm_rows import Rows, advance, excess_squares, find_multiplier, finish, own_multiplier, weighted_sums
 from nettrim.duality import DualSums, best_bounds
 from nettrim_runtime.graph import Array
 
-SLICE_NEURONS = 75  # in one go, at most: what a thread works on stays in its cache
+SLICE_NEURONS = 150  # in one go, at most: enough for matrix products at full speed, few enough for several threads
 COMPACT_SHARE = 0.15  # of the neurons that are certified before the others move together
-NEWTON_STEPS = 12  # at most, to the scale at which the sparse copy meets epsilon
+NEWTON_STEPS = 5  # at most, to the scale at which the sparse copy meets epsilon; one stuck row is asked again later
+PATIENT_STEPS = 12  # where entries must stay above a bound, which needs a larger scale
 MARGIN = 0.3  # of the gap: the share of epsilon that iterates stay inside which scaling cannot repair
 SMALLEST_MARGIN = 4e-5  # of epsilon, above what float32 leaves
+CERTIFIED_SHARE = 0.99  # of the gap asked for: float64 may find a gap a little larger than float32 does
 REPAIR_MARGIN = 2e-5  # of epsilon, and
 ROUNDING = 1e-6  # of the response's norm: what float32 sums may leave
 LARGEST_SCALE = 2.0  # of the sparse copy, and its inverse the smallest
@@ -52,7 +55,7 @@ class AdmmSettings:
     balance_factor, balance_threshold : float
         rho is multiplied or divided by the factor when the residuals differ by more than the threshold.
     balance_iterations : int
-        After so many rho stays: balancing for ever can cycle, at a constant rho ADMM converges.
+        After so many, averages and a growing rho take over (`nettrim.admm_restart`): balancing for ever can cycle.
     scale : float or None
         Weight of the two splits: the inputs are divided by scale * ||A||_F / sqrt(n_inputs). None takes the
         constraint's own.
@@ -118,7 +121,7 @@ def run_loop(state: AdmmState, radius: Array, settings: AdmmSettings) -> None:
     state.gap[:] = np.inf
     with _workers(state.rows, settings) as each:
         loop = _Loop(state, radius, settings, each)
-        rows, done = state.rows, 0
+        rows, done, restarts = state.rows, 0, Restarts()
         while done < settings.max_iterations:
             count = min(settings.check_every, settings.max_iterations - done)
             residuals = loop.iterate(rows, count)
@@ -130,6 +133,8 @@ def run_loop(state: AdmmState, radius: Array, settings: AdmmSettings) -> None:
                 break
             if done <= settings.balance_iterations:
                 _balance(rows, residuals, settings)
+            else:
+                restarts.look(rows)
             if done < min(settings.first_certificate, settings.max_iterations):
                 continue
             still = loop.certify(rows)
@@ -187,7 +192,7 @@ class _Loop:
         better = rows.index[whole]
         self.state.W[better] = W[whole]
         self.state.gap[rows.index] = gap
-        done = gap <= self.settings.relative_gap
+        done = gap <= CERTIFIED_SHARE * self.settings.relative_gap
         kept = done if np.any(done) and not np.all(done) else np.ones_like(done)
         dual = np.concatenate(points)
         self.state.dual[rows.index[kept]] = dual[kept]
@@ -202,7 +207,10 @@ class _Loop:
         goal = np.maximum(radius * (1 - REPAIR_MARGIN) - room, 0.0)
         scale, least = np.ones(len(rows.index)), np.full(len(rows.index), 1.0 / LARGEST_SCALE)
         now = self._scaled(parts, candidates, scale)
-        for _ in range(NEWTON_STEPS if rows.structure.is_cone else 0):  # bounded weights may not grow
+        steps = NEWTON_STEPS if self.grows else PATIENT_STEPS
+        if not rows.structure.is_cone:
+            steps = 0  # bounded weights may not grow
+        for _ in range(steps):
             size, slope = np.sqrt(self._whole(now.squares)), self._whole(now.slopes)
             near = np.abs(size - goal) <= (radius - goal) / 4
             if np.all(near | (not self.grows)) and not np.any(now.missing):
@@ -225,9 +233,7 @@ class _Loop:
     def _scaled(self, parts: list[Rows], candidates: list[Candidate], scale: Array) -> Scaled:
         edges = np.cumsum([0, *(len(part.index) for part in parts)])
         scales = [scale[start:stop] for start, stop in itertools.pairwise(edges)]
-        found = list(self.each(scaled, parts, candidates, scales))
-        names = ("squares", "slopes", "offset", "missing")
-        return Scaled(*(np.concatenate([getattr(one, name) for one in found]) for name in names))
+        return join_scaled(list(self.each(scaled, parts, candidates, scales)))
 
     def _dual(self, parts: list[Rows]) -> tuple[DualSums, list[Array]]:
         if self.is_joint:
@@ -287,17 +293,13 @@ def _unit_sums(rows: Rows, values: Array, is_joint: bool) -> Array:
 
 
 def _balance(rows: Rows, residuals: Array, settings: AdmmSettings) -> None:
-    """Move each rho toward equal residuals; only the scaled duals follow, the factorisation stays."""
+    """Move each rho toward equal residuals."""
     primal, dual = residuals
     factor = np.ones(len(primal))
     factor[primal > settings.balance_threshold * dual] = settings.balance_factor
     factor[dual > settings.balance_threshold * primal] = 1.0 / settings.balance_factor
-    if np.all(factor == 1.0):
-        return
-    rows.rho *= factor
-    share = rows.column(1.0 / factor)
-    rows.D1 *= share
-    rows.D2 *= share
+    if np.any(factor != 1.0):
+        scale_penalty(rows, factor)
 
 
 def _compact(state: AdmmState, rows: Rows, still: Array) -> Rows:

@@ -14,7 +14,7 @@ from nettrim.structure import Structure
 from nettrim_runtime.graph import Array
 
 Tensor = Any  # an array of the backend's library
-CHUNK_ENTRIES = 32_768  # of one array; some six of them are worked on at a time
+CHUNK_ENTRIES = 65_536  # of one array; some six of them are worked on at a time
 NEWTON_STEPS = 30  # at most, to the multiplier of a weighted ball
 BY_ROW = ("index", "W", "S", "D2", "Q", "D1", "lower", "upper", "ball", "weights", "point", "rho")
 
