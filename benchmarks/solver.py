@@ -35,7 +35,6 @@ from benchmarks.solver_ours import (
     solve_timed,
 )
 from benchmarks.solver_peers import CLARABEL, PeerTime, all_peers, draw_neurons, fastest, time_peers
-from nettrim.blas_kernels import VARIABLE, missed_kernels
 from nettrim.layer_groups import Network
 from nettrim.layer_problem import Constraint
 from nettrim_runtime.errors import ModelFileError, NettrimError
@@ -360,7 +359,5 @@ def _rounded(value: float | None) -> float | None:
 if __name__ == "__main__":
     if any(os.environ.get(name) != "1" for name in THREAD_VARIABLES):  # libraries read them once, when they load
         one_thread = os.environ | dict.fromkeys(THREAD_VARIABLES, "1")
-        if kernels := missed_kernels():  # for everyone here, as NumPy is loaded before nettrim
-            one_thread = {VARIABLE: kernels} | one_thread
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.solver", *sys.argv[1:]], one_thread)
     sys.exit(main())
