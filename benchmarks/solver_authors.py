@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from benchmarks.solver_ours import TimedSolve, solve_timed
+from benchmarks.solver_ours import SETTINGS, TimedSolve, solve_timed
 from nettrim.layer_problem import LayerProblem, constraint_violation, l1_norm
 from nettrim_runtime.errors import DataError
 from nettrim_runtime.graph import Array
 
 FILE_NAME = "NetTrimSolver_np.py"
 RHO = 1.0  # as in the manual of the code; the rest are its defaults
+RELATIVE_GAP = 1e-2  # certified; theirs ends some 2 % above the optimum of a constraint that it exceeds as well
 SLACK_SHARE = 0.9  # of what their weights need beyond the constraint: ours get less
 
 AuthorsSolver = Callable[[Array, Array, Array, float, float], Array]
@@ -28,7 +29,8 @@ class AuthorsComparison:
     """The same published program by both, a joint ball.
 
     Their weights exceed the constraint, and a norm below the optimum is what they get for it. Ours are therefore
-    solved with 0.9 times the excess that theirs have, so that both norm and violation can be compared.
+    solved with 0.9 times the excess that theirs have, so that both norm and violation can be compared, and only to
+    a gap that still leaves the smaller norm.
 
     Attributes
     ----------
@@ -37,7 +39,7 @@ class AuthorsComparison:
     their_violation, our_violation : float
         The larger of what exceeds the ball and of what exceeds a one-sided bound, absolute.
     strict : TimedSolve
-        Ours without any excess.
+        Ours without any excess, with the default settings.
     """
 
     problem: LayerProblem
@@ -111,7 +113,7 @@ def compare_with_authors(
         upper=np.where(np.isinf(problem.lower), problem.upper + slack, problem.upper),
     )
     strict = solve_timed(problem, repeats)
-    ours = solve_timed(wider, repeats)
+    ours = solve_timed(wider, repeats, replace(SETTINGS, relative_gap=RELATIVE_GAP))
     return AuthorsComparison(problem, seconds, l1_norm(U[:-1]), max(ball, one_sided), ours, strict)
 
 
