@@ -132,5 +132,5 @@ def _first_neurons(problem: LayerProblem, count: int) -> LayerProblem:
 
 def violation(problem: LayerProblem, W: Array, bias: Array) -> tuple[float, float]:
     """Return what exceeds the joint ball, and the largest excess over a one-sided bound; at least 0."""
-    reached, excess = constraint_violation(problem, W, bias)
-    return max(0.0, float(np.linalg.norm(reached)) - problem.total_epsilon), float(np.max(excess))
+    reached = constraint_violation(problem, W, bias)
+    return max(0.0, float(np.linalg.norm(reached.ball)) - problem.total_epsilon), float(np.max(reached.one_sided))

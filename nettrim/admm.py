@@ -9,7 +9,7 @@ from nettrim.admm_loop import AdmmSettings, AdmmState, run_loop
 from nettrim.admm_rows import Rows
 from nettrim.backend import Backend, find_backend
 from nettrim.duality import certified_gaps
-from nettrim.layer_problem import LayerProblem, gram_matrix, in_ball, neuron_distances
+from nettrim.layer_problem import LayerProblem, constraint_violation, gram_matrix, in_ball, neuron_distances
 from nettrim.layer_solution import LayerSolution, SolverStatus, evaluate
 from nettrim.refit import RefitSettings, fit_on_support
 from nettrim_runtime.graph import Array
@@ -133,8 +133,9 @@ def read_solution(
         return evaluate(problem, problem.W, problem.bias, SolverStatus.NUMERICAL_ERROR, iterations=state.iterations)
     dual = np.zeros(problem.target.shape, np.float32)
     dual[layer.live_outputs] = state.dual
-    gaps = certified_gaps(problem, W, bias, dual)
-    solution = evaluate(problem, W, bias, SolverStatus.SOLVED, iterations=state.iterations, gaps=gaps)
+    reached = constraint_violation(problem, W, bias)
+    gaps = certified_gaps(problem, W, reached, dual)
+    solution = evaluate(problem, W, bias, SolverStatus.SOLVED, iterations=state.iterations, gaps=gaps, reached=reached)
     if solution.is_feasible and solution.relative_gap is not None and solution.relative_gap <= settings.relative_gap:
         return solution
     status = SolverStatus.MAX_ITERATIONS

@@ -14,12 +14,21 @@ from threadpoolctl import threadpool_limits
 
 from nettrim.admm_certificate import Candidate, Scaled, dual_sums, join_scaled, scaled, sparse_candidate
 from nettrim.admm_restart import Restarts, scale_penalty
-from nettrim.admm_rows import Rows, advance, excess_squares, find_multiplier, finish, own_multiplier, weighted_sums
+from nettrim.admm_rows import (
+    Rows,
+    advance,
+    excess_squares,
+    find_multiplier,
+    own_multiplier,
+    projection_excess,
+    weighted_sums,
+)
 from nettrim.duality import DualSums, best_bounds
 from nettrim_runtime.graph import Array
 
 SLICE_NEURONS = 150  # in one go, at most: enough for matrix products at full speed, few enough for several threads
-COMPACT_SHARE = 0.15  # of the neurons that are certified before the others move together
+COMPACT_SHARE = 0.05  # of the neurons that are certified before the others move together
+FIRST_CERTIFICATE, FIRST_HARD_CERTIFICATE = 30, 50  # iterations: hardly any neuron is done earlier
 NEWTON_STEPS = 5  # at most, to the scale at which the sparse copy meets epsilon; one stuck row is asked again later
 PATIENT_STEPS = 12  # where entries must stay above a bound, which needs a larger scale
 MARGIN = 0.3  # of the gap: the share of epsilon that iterates stay inside which scaling cannot repair
@@ -50,8 +59,8 @@ class AdmmSettings:
         Iterations before giving up with MAX_ITERATIONS.
     check_every : int
         Iterations between two looks at the residuals, and two certificates.
-    first_certificate : int
-        Iterations before the first certificate, which costs as much as an iteration.
+    first_certificate : int or None
+        Iterations before the first certificate, which costs as much as two. None takes the constraint's own.
     balance_factor, balance_threshold : float
         rho is multiplied or divided by the factor when the residuals differ by more than the threshold.
     balance_iterations : int
@@ -70,7 +79,7 @@ class AdmmSettings:
     rho: float = 0.7
     max_iterations: int = 5000
     check_every: int = 10
-    first_certificate: int = 30
+    first_certificate: int | None = None
     balance_factor: float = 2.0
     balance_threshold: float = 3.0
     balance_iterations: int = 1000
@@ -135,7 +144,7 @@ def run_loop(state: AdmmState, radius: Array, settings: AdmmSettings) -> None:
                 _balance(rows, residuals, settings)
             else:
                 restarts.look(rows)
-            if done < min(settings.first_certificate, settings.max_iterations):
+            if done < min(loop.first_certificate, settings.max_iterations):
                 continue
             still = loop.certify(rows)
             if not np.any(still):
@@ -158,6 +167,13 @@ class _Loop:
         self.grows = rows.structure.is_cone and not above
 
     @property
+    def first_certificate(self) -> int:
+        """Iterations before the first certificate."""
+        if self.settings.first_certificate is not None:
+            return self.settings.first_certificate
+        return FIRST_CERTIFICATE if self.state.rows.ball is None else FIRST_HARD_CERTIFICATE
+
+    @property
     def aim(self) -> Array:
         """The radius to iterate with: where scaling up need not lead to epsilon, iterates must meet it themselves."""
         margin = 0.0 if self.grows else max(MARGIN * self.settings.relative_gap, SMALLEST_MARGIN)
@@ -167,11 +183,12 @@ class _Loop:
         """Iterate ``count`` times and return the relative primal and dual residual, (2, n_rows)."""
         parts, alpha = self._parts(rows), self.settings.alpha
         if self.is_joint:
-            for left in reversed(range(count)):
-                step = partial(finish, mu=self._joint_multiplier(parts), alpha=alpha, measured=left == 0)
-                norms = list(self.each(step, parts))
+            for _ in range(count):
+                mu = self._joint_multiplier(parts)
+                norms = list(self.each(partial(advance, multiplier=lambda *_, mu=mu: mu, alpha=alpha, count=1), parts))
         else:
-            norms = list(self.each(lambda part: advance(part, self.aim[part.index], alpha, count), parts))
+            own = partial(own_multiplier, radius=self.aim)
+            norms = list(self.each(partial(advance, multiplier=own, alpha=alpha, count=count), parts))
         squares = np.concatenate(norms, axis=1)
         primal, change, copies, duals = np.sqrt(_unit_sums(rows, squares, self.is_joint))
         tiny = np.finfo(np.float64).tiny
@@ -237,7 +254,8 @@ class _Loop:
 
     def _dual(self, parts: list[Rows]) -> tuple[DualSums, list[Array]]:
         if self.is_joint:
-            found = list(self.each(partial(dual_sums, mu=self._joint_multiplier(parts), radius=None), parts))
+            mu = self._joint_multiplier(parts)
+            found = list(self.each(partial(dual_sums, multiplier=lambda *_: mu, radius=None), parts))
         else:
             found = list(self.each(self._own_dual, parts))
         names = ("value", "norms", "gauge")
@@ -245,14 +263,13 @@ class _Loop:
         return sums, [part.backend.read(nu) for part, (_, nu) in zip(parts, found, strict=True)]
 
     def _own_dual(self, part: Rows) -> tuple[DualSums, Any]:
-        radius = self.radius[part.index]
-        return dual_sums(part, own_multiplier(part, radius), radius)
+        return dual_sums(part, partial(own_multiplier, radius=self.radius), self.radius[part.index])
 
     def _joint_multiplier(self, parts: list[Rows]) -> Array:
         """Return the multiplier of the one ball, as an array of one number."""
 
         def weighted(mu: Array) -> tuple[Array, Array]:
-            sums = self.each(lambda part: weighted_sums(part, mu), parts)
+            sums = self.each(lambda part: weighted_sums(part, projection_excess(part)[1], mu), parts)
             squares, slopes = np.concatenate(list(sums), axis=1).sum(axis=1)
             return np.array([squares]), np.array([slopes])
 

@@ -5,6 +5,7 @@ Rows are neurons. Arrays may be NumPy's or torch's; vectors with one number a ne
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -102,8 +103,8 @@ class Rows:
 
 
 def excess_squares(rows: Rows) -> Array:
-    """Start an iteration: return (n_rows,) squared norms of the ball's part of the excess of Q - D1 over the box."""
-    return np.concatenate([_shared_squares(part, _excess(part)) for part in rows.chunks()])
+    """Return (n_rows,) squared norms of the ball's part of the excess of Q - D1 over the box."""
+    return np.concatenate([_shared_squares(part, projection_excess(part)[1]) for part in rows.chunks()])
 
 
 def find_multiplier(squares: Array, radius: Array, weighted: Callable[[Array], tuple[Array, Array]] | None) -> Array:
@@ -132,69 +133,65 @@ def find_multiplier(squares: Array, radius: Array, weighted: Callable[[Array], t
     return mu
 
 
-def weighted_sums(rows: Rows, mu: Array) -> tuple[Array, Array]:
-    """Return (n_rows,) squared norms of w e / (1 + mu w^2) over the ball, and their derivatives by mu."""
+def weighted_sums(rows: Rows, E: Tensor, mu: Array) -> tuple[Array, Array]:
+    """Return (n_rows,) squared norms of w E / (1 + mu w^2) over the ball, and their derivatives by mu."""
     weights: Tensor = rows.weights
     squared = weights * weights
     shrunk = 1.0 + rows.column(mu) * squared
-    part = weights * _excess(rows) / shrunk
+    part = weights * E / shrunk
     if rows.ball is not None:
         part *= rows.ball
     return rows.sums(part, part), -2.0 * rows.sums(part * part, squared / shrunk)
 
 
-def own_multiplier(rows: Rows, radius: Array) -> Array:
-    """Return the multiplier of each neuron's own ball, radii (n_rows,)."""
-    weighted = None if rows.weights is None else (lambda mu: weighted_sums(rows, mu))
-    return find_multiplier(excess_squares(rows), radius, weighted)
+def own_multiplier(rows: Rows, E: Tensor, radius: Array) -> Array:
+    """Return the multiplier of each neuron's own ball for the excess E; the radii of all neurons, (n,)."""
+    weighted = None if rows.weights is None else partial(weighted_sums, rows, E)
+    return find_multiplier(_shared_squares(rows, E), radius[rows.index], weighted)
 
 
-def finish(rows: Rows, mu: Array, alpha: float, *, measured: bool = False) -> Array | None:
-    """Finish an iteration in place.
+def advance(rows: Rows, multiplier: Callable[[Rows, Tensor], Array], alpha: float, count: int) -> Array:
+    """Iterate ``count`` times in place.
 
     Z <- projection(Q - D1), S <- prox(W - D2), both relaxed by alpha, then in increments
     W <- W + C^-1 (A (Z + D1 - Q)' + S + D2 - W): the right side tends to zero, so float32 suffices.
     With E the excess of Q - D1 over the constraint set, the relaxed Z + D1 - Q is (1 - alpha) D1 - alpha E.
+    What is done to every entry of the response is done chunk by chunk; between iterations D1 holds D1 + Q_new.
 
     Parameters
     ----------
-    mu : Array
-        (n_rows,) multipliers of the balls, or (1,) of the joint one.
+    multiplier : callable
+        (some of the rows, their excess over the box) -> the multipliers of their balls, (n,) or (1,).
 
     Returns
     -------
-    Array or None
-        Where ``measured``, (4, n_rows): squared norms of the primal residual, of the change, of the copies and
-        of the duals.
+    Array
+        (4, n_rows): squared norms of the last iteration's primal residual, change, copies and duals.
     """
-    Q, D1, W, D2 = rows.Q, rows.D1, rows.W, rows.D2
-    before = (Q + 0.0, D1 + 0.0) if measured else None
-    mu = np.broadcast_to(mu, rows.index.shape)
-    _shrink_weights(rows)
-    start = 0
-    for part in rows.chunks():
-        stop = start + len(part.index)
-        E = drop_kept(part, _excess(part), mu[start:stop], alpha)
-        part.D1 *= 1.0 - alpha
-        part.D1 -= E
-        start = stop
-    D2 += alpha * (rows.S - W)
-    step = (D1 @ rows.A.T + D2) @ rows.C_inverse
-    W += step
-    D2[:, :-1] -= step[:, :-1]
-    D1 += Q
-    rows.backend.xp.matmul(W, rows.A, out=Q)
+    Q, D1, W, D2, xp = rows.Q, rows.D1, rows.W, rows.D2, rows.backend.xp
+    moved = xp.empty_like(Q)  # Z + D1 - Q
+    for done in range(count):
+        is_last = done == count - 1
+        if is_last:
+            before = Q + 0.0, (D1 - Q if done else D1 + 0.0)
+        _shrink_weights(rows)
+        start = 0
+        for part in rows.chunks():
+            here = slice(start, start := start + len(part.index))
+            if done:
+                part.D1 -= part.Q
+            E = projection_excess(part)[1]
+            E = drop_kept(part, E, multiplier(part, E), alpha)
+            part.D1 *= 1.0 - alpha
+            xp.subtract(part.D1, E, out=moved[here])
+            xp.add(moved[here], part.Q, out=part.D1)
+        D2 += alpha * (rows.S - W)
+        step = ((rows.A @ moved.T).T + D2) @ rows.C_inverse  # faster than moved @ A.T
+        W += step
+        D2[:, :-1] -= step[:, :-1]
+        xp.matmul(W, rows.A, out=Q)
     D1 -= Q
-    return None if before is None else _residuals(rows, *before, step)
-
-
-def advance(rows: Rows, radius: Array, alpha: float, count: int) -> Array:
-    """Iterate ``count`` times with one ball a neuron, radii (n_rows,); return what `finish` measured last."""
-    for _ in range(count - 1):
-        finish(rows, own_multiplier(rows, radius), alpha)
-    norms = finish(rows, own_multiplier(rows, radius), alpha, measured=True)
-    assert norms is not None
-    return norms
+    return _residuals(rows, *before, step)
 
 
 def drop_kept(rows: Rows, E: Tensor, mu: Array, factor: float = 1.0) -> Tensor:
@@ -216,14 +213,10 @@ def drop_kept(rows: Rows, E: Tensor, mu: Array, factor: float = 1.0) -> Tensor:
 
 def projection_excess(rows: Rows) -> tuple[Tensor, Tensor]:
     """Return Q - D1, clipped into the box, and its excess over the box."""
-    T = rows.Q - rows.D1
-    inside = T.clip(rows.lower, rows.upper)
+    xp, T = rows.backend.xp, rows.Q - rows.D1
+    inside = xp.minimum(xp.maximum(T, rows.lower), rows.upper)  # NumPy's clip takes four times as long
     T -= inside
     return inside, T
-
-
-def _excess(rows: Rows) -> Tensor:
-    return projection_excess(rows)[1]
 
 
 def _shrink_weights(rows: Rows) -> None:
@@ -241,7 +234,7 @@ def _shared_squares(rows: Rows, E: Tensor) -> Array:
 
 
 def _residuals(rows: Rows, Q: Tensor, D1: Tensor, step: Tensor) -> Array:
-    """Return what `finish` measures; Q and D1 are those before the step. Relaxed, the primal residual moves D1."""
+    """Return what `advance` measures; Q and D1 are those before the step. Relaxed, the primal residual moves D1."""
 
     def square(x: Tensor) -> Array:
         return rows.sums(x, x)

@@ -4,11 +4,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nettrim.layer_problem import SAMPLES_PER_BLOCK, LayerProblem, constraint_violation, in_ball
+from nettrim.layer_problem import SAMPLES_PER_BLOCK, LayerProblem, Violation
 from nettrim.structure import Structure
 from nettrim_runtime.graph import Array
 
 SCALE_SWEEPS = 60  # of the fixed point in `best_bounds`; every iterate is valid
+BLOCK_ENTRIES = 65_536  # of one array, worked on at a time
+LARGEST = np.finfo(np.float32).max
 LARGEST_SCALE, SEARCH_STEPS = 1e6, 60  # of the scale beyond which bounded weights make the dual point cost
 
 
@@ -91,7 +93,7 @@ def finite_sums(
     return DualSums(value - np.asarray(structure.conjugate(correlation * t), np.float64) / t, norms, 1.0 / t)
 
 
-def certified_gaps(problem: LayerProblem, W: Array, bias: Array, dual: Array) -> Array:
+def certified_gaps(problem: LayerProblem, W: Array, reached: Violation, dual: Array) -> Array:
     """Return each unit's relative gap (penalty - bound) / penalty, (n_outputs,) float64, in float64 throughout.
 
     A unit is a neuron, the neurons that the structure couples, or with a joint ball the whole layer; its
@@ -100,16 +102,14 @@ def certified_gaps(problem: LayerProblem, W: Array, bias: Array, dual: Array) ->
 
     Parameters
     ----------
-    W, bias : Array
-        (n_inputs, n_outputs) and (n_outputs,).
+    W : Array
+        (n_inputs, n_outputs).
+    reached : Violation
+        Of W and its bias.
     dual : Array
         (n_outputs, n_samples), minus the multiplier of Z = W'X + bias, up to a positive factor per neuron.
     """
-    return relative_gaps(
-        problem,
-        problem.structure.value(W.astype(np.float64)),
-        dual_bounds(problem, dual, constraint_violation(problem, W, bias)),
-    )
+    return relative_gaps(problem, problem.structure.value(W.astype(np.float64)), dual_bounds(problem, dual, reached))
 
 
 def relative_gaps(problem: LayerProblem, upper: Array, lower: Array) -> Array:
@@ -127,42 +127,54 @@ def unit_of_neuron(problem: LayerProblem, n_outputs: int) -> Array:
     return np.arange(n_outputs) // (n_outputs if problem.is_joint else problem.structure.unit_outputs)
 
 
-def dual_bounds(problem: LayerProblem, dual: Array, reached: tuple[Array, Array]) -> Array:
+def dual_bounds(problem: LayerProblem, dual: Array, reached: Violation) -> Array:
     """Return each neuron's share of a lower bound on the penalty of all U that keep the constraint.
 
     The value of the dual, max <nu, [lower, upper]> - epsilon ||nu|| subject to a dual norm of X nu' of at most 1
-    and nu 1 = 0, at the best feasible point made from ``dual``: clamped to the signs that infinite bounds allow,
-    shifted or balanced to sum to zero, each neuron scaled.
+    and nu 1 = 0, at a feasible point made from ``dual``: clamped to the signs that infinite bounds allow, shifted
+    or balanced to sum to zero, each neuron scaled.
 
     Parameters
     ----------
     dual : Array
         (n_outputs, n_samples), any numbers; the nearer to the dual solution, the better the bound.
-    reached : (Array, Array)
-        As `constraint_violation`: the bound holds for the larger of epsilon and these.
+    reached : Violation
+        The bound holds for the larger of epsilon and this.
     """
-    nu = np.asarray(dual, np.float64)
-    nu = np.where(np.isinf(problem.lower), np.minimum(nu, 0.0), nu)
-    nu = np.where(np.isinf(problem.upper), np.maximum(nu, 0.0), nu)
+    nu = np.empty(dual.shape)
+    value, norms = np.empty(len(nu)), np.empty(len(nu))
+    size = max(1, BLOCK_ENTRIES // problem.X.shape[1])
+    for start in range(0, len(nu), size):
+        rows = slice(start, start + size)
+        nu[rows], value[rows], norms[rows] = _feasible_rows(problem, dual, reached.one_sided, rows)
     if problem.is_joint:
-        epsilon: float | Array = max(float(problem.epsilon), float(np.linalg.norm(reached[0])))
+        epsilon: float | Array = max(float(problem.epsilon), float(np.linalg.norm(reached.ball)))
     else:
-        epsilon = np.maximum(problem.epsilon, reached[0])
-    shifted, balanced = (
-        best_bounds(_dual_sums(problem, point, reached[1], epsilon), epsilon)
-        for point in (_shifted(problem, nu), _balanced(nu))
-    )
-    unit = unit_of_neuron(problem, len(nu))
-    better: Array = np.bincount(unit, balanced - shifted)[unit] > 0
-    return np.where(better, balanced, shifted)
+        epsilon = np.maximum(problem.epsilon, reached.ball)
+    own = None if problem.is_joint else epsilon
+    return best_bounds(finite_sums(problem.structure, value, norms, _correlation(problem, nu), own), epsilon)
 
 
-def _shifted(problem: LayerProblem, nu: Array) -> Array:
-    """Project each neuron onto nu 1 = 0 along the entries whose sign is free; neurons without any get zero."""
-    free = in_ball(problem)
-    count = free.sum(axis=1, keepdims=True)
-    moved: Array = np.where(free, nu - nu.sum(axis=1, keepdims=True) / np.maximum(count, 1), nu)
-    return np.where(count > 0, moved, 0.0)
+def _feasible_rows(problem: LayerProblem, dual: Array, slack: Array, rows: slice) -> tuple[Array, Array, Array]:
+    """Return some neurons' dual points, clamped and without mean, their inf over the box of <nu, z>, and norms."""
+    lower, upper = problem.lower[rows], problem.upper[rows]
+    below, above = np.isfinite(lower), np.isfinite(upper)
+    free = (below & above).astype(np.float64)
+    given = dual[rows].astype(np.float64)
+    nu = np.maximum(given, 0.0) * below + np.minimum(given, 0.0) * above
+    count = free.sum(axis=1)
+    nu -= (nu.sum(axis=1) * (count > 0) / np.maximum(count, 1.0))[:, np.newaxis] * free
+    nu[count == 0] = _balanced(nu[count == 0])
+    positive = np.maximum(nu, 0.0)
+    # Where a bound is infinite its factor is zero; products that choose take a tenth of the time of `where`.
+    value = np.vecdot(positive, np.maximum(lower, -LARGEST)) + np.vecdot(nu - positive, np.minimum(upper, LARGEST))
+    shared = nu
+    if problem.constraint == "hard":
+        shared = nu * free
+        value -= slack[rows] * np.abs(nu - shared).sum(axis=1)
+    if problem.distance_weights is not None:
+        shared = shared / problem.distance_weights[rows]
+    return nu, value, np.sqrt(np.vecdot(shared, shared))
 
 
 def _balanced(nu: Array) -> Array:
@@ -174,28 +186,6 @@ def _balanced(nu: Array) -> Array:
         fall = np.where(down > 0, np.minimum(1.0, up / down), 0.0)
     balanced: Array = grow * positive - fall * negative
     return balanced
-
-
-def _dual_sums(problem: LayerProblem, nu: Array, slack: Array, epsilon: float | Array) -> DualSums:
-    hard = problem.constraint == "hard"
-    shared = nu * in_ball(problem) if hard else nu
-    value = _support_value(problem, nu)
-    if hard:
-        value -= slack * np.abs(nu - shared).sum(axis=1)
-    if problem.distance_weights is not None:
-        shared = shared / problem.distance_weights
-    norms = np.sqrt(np.einsum("ij,ij->i", shared, shared))
-    return finite_sums(
-        problem.structure, value, norms, _correlation(problem, nu), None if problem.is_joint else epsilon
-    )
-
-
-def _support_value(problem: LayerProblem, nu: Array) -> Array:
-    """Return (n_outputs,): inf over the box of <nu, z>, neuron by neuron."""
-    lower = np.where(np.isinf(problem.lower), 0.0, problem.lower)
-    upper = np.where(np.isinf(problem.upper), 0.0, problem.upper)
-    value: Array = np.sum(np.where(nu > 0, nu * lower, nu * upper), axis=1)
-    return value
 
 
 def _correlation(problem: LayerProblem, nu: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -165,10 +165,7 @@ def distance(problem: LayerProblem, W: Array, bias: Array) -> float:
 
 def neuron_distances(problem: LayerProblem, W: Array, bias: Array) -> Array:
     """Return (n_outputs,) float64: each neuron's share of `distance`; their squares add up."""
-    squares = np.zeros(len(bias))
-    for excess, _ in _excess_blocks(problem, W, bias):
-        squares += np.einsum("ij,ij->i", excess, excess)
-    return np.sqrt(squares)
+    return constraint_violation(problem, W, bias).distances
 
 
 def relative_distance(problem: LayerProblem, W: Array, bias: Array) -> float:
@@ -176,21 +173,35 @@ def relative_distance(problem: LayerProblem, W: Array, bias: Array) -> float:
     return share(distance(problem, W, bias), problem.target_norm)
 
 
-def constraint_violation(problem: LayerProblem, W: Array, bias: Array) -> tuple[Array, Array]:
-    """Return (distance of the ball's entries, largest excess of the others), both (n_outputs,) float64.
+class Violation(NamedTuple):
+    """How far some weights leave the box, neuron by neuron, in float64.
 
-    In the distance form every entry is in the ball and the second array is 0.
+    Attributes
+    ----------
+    ball : Array
+        (n_outputs,) distance of the entries that share the ball: all of them in the distance form.
+    one_sided : Array
+        (n_outputs,) largest excess of the others.
+    distances : Array
+        (n_outputs,) distance of all entries: each neuron's share of `distance`.
     """
-    largest = np.zeros(len(bias))
-    if problem.constraint == "distance":
-        return neuron_distances(problem, W, bias), largest
-    mask = in_ball(problem)
-    squares = np.zeros(len(bias))
+
+    ball: Array
+    one_sided: Array
+    distances: Array
+
+
+def constraint_violation(problem: LayerProblem, W: Array, bias: Array) -> Violation:
+    """Return how far W'X + bias leaves the box, with the weights of the distance if there are any."""
+    squares, ball, one_sided = np.zeros((3, len(bias)))
     for excess, block in _excess_blocks(problem, W, bias):
-        shared = mask[:, block]
-        squares += np.sum(excess**2, axis=1, where=shared)
-        largest = np.maximum(largest, np.max(np.abs(excess), axis=1, initial=0.0, where=~shared))
-    return np.sqrt(squares), largest
+        squares += np.vecdot(excess, excess)
+        if problem.constraint == "hard":
+            shared = excess * (np.isfinite(problem.lower[:, block]) & np.isfinite(problem.upper[:, block]))
+            ball += np.vecdot(shared, shared)
+            one_sided = np.maximum(one_sided, np.max(np.abs(excess - shared), axis=1, initial=0.0))
+    distances = np.sqrt(squares)
+    return Violation(np.sqrt(ball) if problem.constraint == "hard" else distances, one_sided, distances)
 
 
 def response_error(problem: LayerProblem, W: Array, bias: Array) -> float:
@@ -232,7 +243,7 @@ def _response_blocks(problem: LayerProblem, W: Array, bias: Array) -> Iterator[t
 def _excess_blocks(problem: LayerProblem, W: Array, bias: Array) -> Iterator[tuple[Array, slice]]:
     weights = problem.distance_weights
     for Z, block in _response_blocks(problem, W, bias):
-        excess = Z - np.clip(Z, problem.lower[:, block], problem.upper[:, block])
+        excess = Z - np.minimum(np.maximum(Z, problem.lower[:, block]), problem.upper[:, block])
         yield excess if weights is None else excess * weights[:, block], block
 
 

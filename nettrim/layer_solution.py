@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nettrim.layer_problem import LayerProblem, constraint_violation, neuron_distances, share
+from nettrim.layer_problem import LayerProblem, Violation, constraint_violation, share
 from nettrim_runtime.graph import Array
 
 ROUNDING = 2e-7  # of ||Y||: a response of float32 weights cannot be nearer to its target than this
@@ -90,13 +90,16 @@ def evaluate(
     *,
     iterations: int = 0,
     gaps: Array | None = None,
+    reached: Violation | None = None,
 ) -> LayerSolution:
-    """Return a solution whose distance and violation are computed from the problem by formula, in float64."""
-    reached, excess = constraint_violation(problem, W, bias)
-    whole = reached if problem.constraint == "distance" else neuron_distances(problem, W, bias)
-    total = float(np.linalg.norm(whole))
+    """Return a solution whose distance and violation are computed from the problem by formula, in float64.
+
+    ``reached`` is the violation of these weights, where it is known.
+    """
+    reached = reached or constraint_violation(problem, W, bias)
+    total = float(np.linalg.norm(reached.distances))
     outside = float(np.max(np.abs(problem.structure.project(W) - W), initial=0.0))
-    over = np.linalg.norm(reached) - problem.epsilon if problem.is_joint else np.max(reached - problem.epsilon)
+    over = (np.linalg.norm(reached.ball) if problem.is_joint else reached.ball) - problem.epsilon
     return LayerSolution(
         W=W,
         bias=bias,
@@ -105,7 +108,7 @@ def evaluate(
         epsilon=problem.epsilon,
         distance=total,
         relative_distance=share(total, problem.target_norm),
-        primal_residual=max(0.0, float(over), float(np.max(excess)), outside),
+        primal_residual=max(0.0, float(np.max(over)), float(np.max(reached.one_sided)), outside),
         rounding=ROUNDING * problem.target_norm,
         relative_gaps=gaps,
     )

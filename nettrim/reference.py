@@ -9,7 +9,7 @@ import numpy as np
 
 from nettrim.duality import certified_gaps
 from nettrim.errors import UsageError
-from nettrim.layer_problem import LayerProblem, in_ball
+from nettrim.layer_problem import LayerProblem, constraint_violation, in_ball
 from nettrim.layer_solution import LayerSolution, SolverStatus, evaluate
 from nettrim_runtime.errors import DataError
 from nettrim_runtime.graph import Array
@@ -160,7 +160,10 @@ def run_program(problem: LayerProblem, program: CvxpyProgram, solver: str, **sol
     W, bias = _with_zeros(program.U.value, problem.W), np.asarray(program.bias.value)
     if not (np.all(np.isfinite(W)) and np.all(np.isfinite(bias))):
         return evaluate(problem, problem.W, problem.bias, SolverStatus.NUMERICAL_ERROR)
-    gaps = None if program.has_own_constraints else certified_gaps(problem, W, bias, _dual(problem, program, W, bias))
+    gaps = None
+    if not program.has_own_constraints:
+        reached = constraint_violation(problem, W, bias)
+        gaps = certified_gaps(problem, W, reached, _dual(problem, program, W, bias))
     return evaluate(problem, W.astype(np.float32), bias.astype(np.float32), status, gaps=gaps)
 
 

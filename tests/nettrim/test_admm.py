@@ -15,6 +15,7 @@ from nettrim.errors import UsageError
 from nettrim.layer_problem import (
     Ball,
     Constraint,
+    Violation,
     build_problem,
     constraint_violation,
     distance,
@@ -151,10 +152,10 @@ def test_any_dual_gives_a_lower_bound(activation: ActivationFunction) -> None:
     problem = random_problem(6, activation=activation)
     rng = np.random.default_rng(6)
     feasible = min(l1_norm(problem.W), l1_norm(solve(problem).W))
-    silent = np.zeros(problem.W.shape[1])
+    silent = Violation(*np.zeros((3, problem.W.shape[1])))
     for _ in range(20):
         dual = rng.normal(size=problem.target.shape) * rng.random()
-        assert dual_bounds(problem, dual, (silent, silent)).sum() <= feasible * (1 + 1e-6)  # W from a float32 solve
+        assert dual_bounds(problem, dual, silent).sum() <= feasible * (1 + 1e-6)  # W from a float32 solve
 
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
@@ -163,7 +164,7 @@ def test_response_stays_within_epsilon(constraint: Constraint, activation: Activ
     problem = random_problem(7, activation=activation, constraint=constraint)
     solution = solve(problem)
     assert solution.status is SolverStatus.SOLVED
-    ball, one_sided = constraint_violation(problem, solution.W, solution.bias)
+    ball, one_sided, _ = constraint_violation(problem, solution.W, solution.bias)
     assert np.linalg.norm(ball) <= problem.epsilon
     assert one_sided.max() <= solution.rounding
     assert response_error(problem, solution.W, solution.bias) <= solution.distance * (1 + 1e-12)  # float64 sums
