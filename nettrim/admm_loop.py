@@ -29,6 +29,7 @@ from nettrim_runtime.graph import Array
 SLICE_NEURONS = 150  # in one go, at most: enough for matrix products at full speed, few enough for several threads
 COMPACT_SHARE = 0.05  # of the neurons that are certified before the others move together
 FIRST_CERTIFICATE, FIRST_HARD_CERTIFICATE = 30, 50  # iterations: hardly any neuron is done earlier
+HARD_BALANCE = 0.5  # times the dual residual that the hard form balances for: a larger rho brings both bounds in sooner
 NEWTON_STEPS = 5  # at most, to the scale at which the sparse copy meets epsilon; one stuck row is asked again later
 PATIENT_STEPS = 12  # where entries must stay above a bound, which needs a larger scale
 MARGIN = 0.3  # of the gap: the share of epsilon that iterates stay inside which scaling cannot repair
@@ -310,8 +311,10 @@ def _unit_sums(rows: Rows, values: Array, is_joint: bool) -> Array:
 
 
 def _balance(rows: Rows, residuals: Array, settings: AdmmSettings) -> None:
-    """Move each rho toward equal residuals."""
+    """Move each rho toward equal residuals, or toward the hard form's share of the dual one."""
     primal, dual = residuals
+    if rows.ball is not None:
+        dual = HARD_BALANCE * dual
     factor = np.ones(len(primal))
     factor[primal > settings.balance_threshold * dual] = settings.balance_factor
     factor[dual > settings.balance_threshold * primal] = 1.0 / settings.balance_factor
