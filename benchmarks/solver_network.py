@@ -7,7 +7,6 @@ prints one line of JSON.
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import numpy as np
 from benchmarks.results_file import ROOT
 from benchmarks.solver_layers import SEED, load_subject, reason
 from nettrim.prune import PruneSettings, prune
+from nettrim_runtime.bench import peak_memory
 from nettrim_runtime.errors import NettrimError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
@@ -57,8 +57,7 @@ def main() -> int:
     seconds = time.perf_counter() - start
     solutions = [layer.solution for layer in result.layers if layer.solution is not None]
     kept = sum(solution.nnz for solution in solutions) / sum(solution.W.size for solution in solutions)
-    peak_bytes = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts kilobytes
-    print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes, "sparsity": 1 - kept}))
+    print(json.dumps({"seconds": seconds, "peak_bytes": peak_memory(), "sparsity": 1 - kept}))
     return 0
 
 

@@ -64,10 +64,15 @@ def solve(problem: LayerProblem, settings: AdmmSettings | None = None) -> LayerS
         a status, never an exception.
     """
     settings = settings or AdmmSettings()
-    layer = prepare(problem, settings)
+    return solve_prepared(prepare(problem, settings), settings)
+
+
+def solve_prepared(layer: PreparedLayer, settings: AdmmSettings) -> LayerSolution:
+    """Do as `solve` with what `prepare` has made."""
+    epsilon = layer.problem.epsilon
     state = initial_state(layer, settings)
-    iterate(layer, state, problem.epsilon, settings)
-    return read_solution(layer, state, problem.epsilon, settings)
+    iterate(layer, state, epsilon, settings)
+    return read_solution(layer, state, epsilon, settings)
 
 
 def prepare(problem: LayerProblem, settings: AdmmSettings | None = None) -> PreparedLayer:
@@ -195,13 +200,16 @@ def _prepare(problem: LayerProblem, settings: AdmmSettings) -> PreparedLayer:
 
 def _is_infeasible(problem: LayerProblem) -> bool:
     """Whether even all weights together cannot come within epsilon of the box. Asked only without convergence."""
+    weights = problem.distance_weights
+    # The fit makes the plain distance least; the weighted one is at least the smallest weight times that.
+    plain, smallest = replace(problem, distance_weights=None), 1.0 if weights is None else weights.min(axis=1)
 
     def out_of_reach(W: Array, bias: Array) -> bool:
-        distances = neuron_distances(problem, W, bias)
+        distances = smallest * neuron_distances(plain, W, bias)
         least = np.linalg.norm(distances) if problem.is_joint else distances
         return bool(np.any(least > problem.epsilon + INFEASIBLE_SHARE * problem.target_norm))
 
     if not out_of_reach(problem.W, problem.bias):
         return False
     support = np.broadcast_to(problem.live_inputs[:, np.newaxis], problem.W.shape)
-    return out_of_reach(*fit_on_support(problem, problem.W, problem.bias, support, RefitSettings(ridge=0.0)))
+    return out_of_reach(*fit_on_support(plain, problem.W, problem.bias, support, RefitSettings(ridge=0.0)))

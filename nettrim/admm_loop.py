@@ -24,6 +24,7 @@ from nettrim.admm_rows import (
     weighted_sums,
 )
 from nettrim.duality import DualSums, best_bounds
+from nettrim.errors import UsageError
 from nettrim_runtime.graph import Array
 
 SLICE_NEURONS = 150  # in one go, at most: enough for matrix products at full speed, few enough for several threads
@@ -88,6 +89,14 @@ class AdmmSettings:
     threads: int | None = None
     backend: str = "numpy"
 
+    def __post_init__(self) -> None:
+        """Refuse what no loop can run with."""
+        if self.check_every < 1 or not 0 < self.alpha < 2:
+            raise UsageError(
+                f"solver settings: check_every is {self.check_every} and alpha {self.alpha}, expected at least 1 and "
+                "a number between 0 and 2"
+            )
+
 
 @dataclass(eq=False)
 class AdmmState:
@@ -147,7 +156,7 @@ def run_loop(state: AdmmState, radius: Array, settings: AdmmSettings) -> None:
                 restarts.look(rows)
             if done < min(loop.first_certificate, settings.max_iterations):
                 continue
-            still = loop.certify(rows)
+            still = loop.certify(rows, is_last=done == settings.max_iterations)
             if not np.any(still):
                 break
             if np.mean(~still) > COMPACT_SHARE:
@@ -195,8 +204,11 @@ class _Loop:
         tiny = np.finfo(np.float64).tiny
         return np.stack([primal / np.maximum(copies, tiny), change / np.maximum(duals, tiny)])
 
-    def certify(self, rows: Rows) -> Array:
-        """Write weights, dual and gap of every row to the state; return which rows are not yet done."""
+    def certify(self, rows: Rows, *, is_last: bool) -> Array:
+        """Write weights and gap of every row to the state; return which rows are not yet done.
+
+        Duals are large: those of rows that are not done are written only when no certificate follows.
+        """
         parts = self._parts(rows)
         W, penalty, feasible = self._repair(rows, parts)
         sums, points = self._dual(parts)
@@ -211,7 +223,7 @@ class _Loop:
         self.state.W[better] = W[whole]
         self.state.gap[rows.index] = gap
         done = gap <= CERTIFIED_SHARE * self.settings.relative_gap
-        kept = done if np.any(done) and not np.all(done) else np.ones_like(done)
+        kept = done | is_last
         dual = np.concatenate(points)
         self.state.dual[rows.index[kept]] = dual[kept]
         return ~done

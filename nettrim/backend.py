@@ -31,7 +31,7 @@ class Backend:
     threads_itself: bool
 
     def load(self, array: Array) -> Any:  # an array of the library
-        """Return a NumPy array as one of the library; a copy unless it is NumPy's already."""
+        """Return a NumPy array as one of the library; on the CPU it may share memory."""
         return self.xp.asarray(array, device=self.device)
 
     def read(self, array: Any) -> Array:  # as above

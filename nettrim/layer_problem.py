@@ -275,3 +275,5 @@ def _check(problem: LayerProblem) -> None:
     for name in ("X", "W", "bias", "target"):
         if not np.all(np.isfinite(getattr(problem, name))):
             raise DataError(f"layer problem: {name} holds NaN or infinity, expected finite numbers")
+    if not np.all(problem.lower <= problem.upper):
+        raise DataError("layer problem: the box has NaN or lower > upper, expected lower <= upper in every entry")

@@ -15,6 +15,7 @@ from nettrim.admm import (
     sparse_weights,
 )
 from nettrim.admm_loop import AdmmSettings, AdmmState
+from nettrim.elimination import EliminationSettings, choose_weights, eliminate_within, is_plain, is_within
 from nettrim.layer_problem import LayerProblem, distance
 from nettrim.layer_solution import LayerSolution, SolverStatus, evaluate
 from nettrim.refit import RefitSettings
@@ -43,8 +44,12 @@ class SearchSettings:
         Looser gap and fewer iterations of the solves that only look for epsilon.
     surplus : float
         Share of weights that the screen keeps beyond those wanted; at most 0.2 of what it could drop.
+    elimination : EliminationSettings or None
+        From the screen's weights to fewer at the same distance; None keeps the convex program's own support, or the
+        largest of its weights. Weights with a structure or bounds are always chosen by size.
     rounds : int
-        Refits, the first of all that the screen kept, each next one of fewer in geometric steps; 2 or more.
+        Refits, the first of all that the screen kept, each next one of fewer in geometric steps; 2 or more. Of
+        weights that are chosen by size.
     max_solves : int
         Epsilons to try before the best one so far is taken.
     """
@@ -53,7 +58,8 @@ class SearchSettings:
     refit: RefitSettings = field(default_factory=RefitSettings)
     screen_gap: float = 3e-2
     screen_iterations: int = 100
-    surplus: float = 0.8
+    elimination: EliminationSettings | None = field(default_factory=EliminationSettings)
+    surplus: float = 1.5
     rounds: int = 5
     max_solves: int = 12
 
@@ -67,17 +73,24 @@ class SearchSettings:
         )
 
 
-def solve_to_nnz(problem: LayerProblem, nnz: int, settings: SearchSettings | None = None) -> LayerSolution:
-    """Keep ``nnz`` weights: find the epsilon whose screen keeps more, then take the largest and refit, in rounds.
+def solve_to_nnz(
+    problem: LayerProblem, nnz: int, importance: Array | None = None, settings: SearchSettings | None = None
+) -> LayerSolution:
+    """Keep ``nnz`` weights: find the epsilon whose screen keeps more, then choose among those (`nettrim.elimination`).
 
-    A weight's size is |w| times the root mean square of its input. When even the smallest epsilon keeps
-    fewer, the largest original weights fill up.
+    With a structure or bounds, or without elimination, the largest are taken and refitted, in rounds; a weight's size
+    is |w| times the root mean square of its input. When even the smallest epsilon keeps fewer, the largest original
+    weights fill up.
 
     Parameters
     ----------
+    problem : LayerProblem
+        Its epsilon does not matter: the screen has one joint ball.
     nnz : int
         Weights to keep; inputs that are always zero and neurons that a bias alone answers for get none,
         so there may be fewer.
+    importance : Array or None
+        (n_outputs,) positive: what a neuron's squared distance counts when weights are eliminated.
 
     Returns
     -------
@@ -85,27 +98,37 @@ def solve_to_nnz(problem: LayerProblem, nnz: int, settings: SearchSettings | Non
         ``epsilon``, ``status`` and ``relative_gap`` are those of the last screen, before the selection.
     """
     settings = settings or SearchSettings()
+    problem = problem.with_epsilon(0.0)
     layer = prepare(problem, settings.admm)
     state = initial_state(layer, settings.admm)
     usable = (problem.W != 0) & layer.live_inputs[:, np.newaxis] & layer.live_outputs
     if nnz >= np.count_nonzero(usable):
         bias = np.where(layer.live_outputs, problem.bias, layer.constant)
-        return evaluate(problem, np.where(usable, problem.W, np.float32(0)), bias, SolverStatus.SOLVED)
+        whole = problem.structure.project(np.where(usable, problem.W, np.float32(0)))
+        return evaluate(problem, *refit_within(problem, whole, bias, whole != 0, settings.refit), SolverStatus.SOLVED)
     surplus = min(settings.surplus * nnz, LARGEST_SURPLUS * (int(np.count_nonzero(usable)) - nnz))
     epsilon = _find_epsilon(layer, state, (nnz + 0.7 * surplus, nnz + 1.3 * surplus), settings)
     iterate(layer, state, epsilon, settings.admm)
     screen = read_solution(layer, state, epsilon, settings.admm)
-    W, bias = _select(problem, screen, usable, nnz, settings)
+    if settings.elimination and is_plain(problem.structure) and nnz > 0:
+        start = _largest(problem, screen.W, usable, max(screen.nnz, nnz))
+        first = np.where(start, np.where(screen.W != 0, screen.W, problem.W), np.float32(0))
+        W, bias = choose_weights(problem, first, screen.bias, nnz, importance=importance, settings=settings.elimination)
+    else:
+        W, bias = _select(problem, screen, usable, nnz, settings)
     return _refitted(problem.with_epsilon(epsilon), screen, W, bias)
 
 
 def solve_to_epsilon(problem: LayerProblem, settings: SearchSettings | None = None) -> LayerSolution:
-    """Solve at the problem's epsilon, refit on the support, and check the distance in float64.
+    """Solve at the problem's epsilon, refit on the support, and remove what the refit has made room for.
+
+    Every step is checked in float64. With a structure or bounds, or without elimination, the support is the convex
+    program's.
 
     Returns
     -------
     LayerSolution
-        SOLVED only if ``distance`` <= ``epsilon``. When the solver cannot reach that, the original weights
+        SOLVED only if the distance keeps epsilon. When the solver cannot reach that, the original weights
         come back if they do, with the status that says why.
     """
     settings = settings or SearchSettings()
@@ -116,14 +139,18 @@ def solve_to_epsilon(problem: LayerProblem, settings: SearchSettings | None = No
         iterate(layer, state, epsilon, settings.admm)
         screen = read_solution(layer, state, epsilon, settings.admm)
         W, bias = refit_within(problem, screen.W, screen.bias, screen.W != 0, settings.refit)
-        solution = _refitted(problem, screen, W, bias)
-        if solution.distance <= problem.epsilon or screen.status is not SolverStatus.SOLVED:
+        reached = is_within(problem, W, bias)
+        if reached or screen.status is not SolverStatus.SOLVED:
             break
-        epsilon *= TIGHTER
-    if solution.distance <= problem.epsilon:
-        return solution
+        epsilon = TIGHTER * epsilon
+    if reached:
+        if settings.elimination and is_plain(problem.structure):
+            W, bias = eliminate_within(problem, W, bias, settings.elimination)
+        return _refitted(problem, screen, W, bias)
+    solution = _refitted(problem, screen, W, bias)
     status = SolverStatus.MAX_ITERATIONS if solution.status is SolverStatus.SOLVED else solution.status
-    if distance(problem, problem.W, problem.bias) < solution.distance:
+    allowed = np.array_equal(problem.structure.project(problem.W), problem.W)
+    if allowed and distance(problem, problem.W, problem.bias) < solution.distance:
         return evaluate(problem, problem.W, problem.bias, status, iterations=state.iterations)
     return replace(solution, status=status)
 

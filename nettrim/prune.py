@@ -3,18 +3,20 @@
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
+from nettrim.budget import error_table, share_weights
 from nettrim.frontier import Frontier, live_bytes
 from nettrim.layer_groups import LayerPlan, Network, layer_problems, merge_solutions
 from nettrim.layer_memory import rows_within
 from nettrim.layer_problem import Constraint, LayerProblem, neuron_distances
 from nettrim.layer_rows import draw_positions, layer_groups
-from nettrim.layer_search import SearchSettings, solve_to_epsilon, solve_to_nnz, sparsity_path
+from nettrim.layer_search import SearchSettings, solve_to_epsilon, solve_to_nnz
 from nettrim.layer_solution import LayerSolution
 from nettrim.layer_targets import find_target, plain_target
-from nettrim.shared_sparsity import PATH_EPSILONS, kept_counts
+from nettrim.sensitivity import output_sensitivity
 from nettrim.structure import L1, Structure
 from nettrim.structure_names import NOfM, parse_structure
 from nettrim.structured_search import PatternSettings, solve_n_of_m
@@ -22,7 +24,9 @@ from nettrim_runtime.errors import DataError
 from nettrim_runtime.graph import Array, Graph
 from nettrim_runtime.ops import Layer
 
-ALLOCATION_ROWS = 2500  # columns a layer for the path that shares a sparsity among the layers
+ALLOCATION_ROWS = 2500  # columns a layer for the table that shares a sparsity among the layers
+LEAST_IMPORTANCE = 1e-6  # of a layer's largest: of outputs that nothing reads
+SENSITIVITY_SAMPLES = 512  # for the means of squared derivatives
 KEPT_DENSE = "kept dense"  # the status of depthwise convolutions, which have few weights
 ALREADY_SPARSE = "already sparse"  # of layers that only move values: nothing to gain, none of their weights counts
 DEFAULT_BUDGET_BYTES = 2 << 30
@@ -30,6 +34,13 @@ FRONTIER_SHARE, RUN_SHARE = 0.25, 0.25  # of the memory budget; the solver has w
 FEWEST_IMAGES = 8
 
 Piece = tuple[str, int]  # a layer's name and the number of one of its groups
+
+
+class _Goal(NamedTuple):
+    """How many weights a piece keeps, and what each of its outputs counts."""
+
+    nnz: int
+    importance: Array
 
 
 class Mode(enum.Enum):
@@ -48,7 +59,7 @@ class PruneSettings:
     relative_epsilon : float
         Each layer's allowed distance as a share of the norm of its response; the goal unless ``sparsity`` is set.
     sparsity : float or None
-        Share of all prunable weights to remove; layers share it by one common relative epsilon.
+        Share of all prunable weights to remove; layers share it at equal cost of the output error.
     mode : Mode
         CASCADE gives a layer the already pruned network's inputs, PARALLEL the original ones.
     constraint : {"distance", "hard"}
@@ -128,9 +139,11 @@ def prune(
         When the memory budget does not hold the smallest problem of a layer.
     """
     plans = _plan_layers(graph, _fitting_images(graph, len(samples), settings), settings, rng)
-    counts = None
+    goals: Mapping[Piece, _Goal] | None = None
     if settings.sparsity is not None:
-        counts = _share_sparsity(graph, samples, plans, settings, on_layer)
+        importance = _importance(graph, samples, plans, rng)
+        counts = _share_sparsity(graph, samples, plans, settings, importance=importance, on_layer=on_layer)
+        goals = {piece: _Goal(counts[piece], importance[piece]) for piece in counts}
     original = _open(graph, samples, plans.values(), settings)
     source = _open(graph, samples, plans.values(), settings) if settings.mode is Mode.CASCADE else original
     pruned, results = graph, []
@@ -142,7 +155,7 @@ def prune(
         on_layer(f"pruning {layer.name}")
         plan = plans.pop(layer.name)
         problems = layer_problems(original, source, plan, settings.constraint, _penalty(settings))
-        solution = _solve(layer, problems, counts, settings)
+        solution = _solve(layer, problems, goals, settings)
         rows = plan.positions.size
         results.append(PrunedLayer(layer.name, solution.status.value, solution, rows, plan.target.tensor))
         pruned = _with_solution(pruned, layer, solution)
@@ -213,9 +226,11 @@ def _share_sparsity(
     samples: Array,
     plans: Mapping[str, LayerPlan],
     settings: PruneSettings,
+    *,
+    importance: Mapping[Piece, Array],
     on_layer: Callable[[str], None],
 ) -> dict[Piece, int]:
-    """Return how many weights each group of each layer keeps, from a path of the parallel scheme on few rows."""
+    """Return how many weights each group of each layer keeps, from tables of the parallel scheme on few rows."""
     sizes = {
         (name, group): graph.tensors[plan.layer.weight].size // layer_groups(graph, plan.layer)[0]
         for name, plan in plans.items()
@@ -228,16 +243,30 @@ def _share_sparsity(
         return sizes
     few = {name: _with_fewer_rows(plan) for name, plan in plans.items()}
     network = _open(graph, samples, few.values(), settings)
-    paths = {}
-    for name in plans:
+    tables = {}
+    for name, plan in plans.items():
         on_layer(f"sharing the sparsity: {name}")
-        for group, problem in enumerate(
-            layer_problems(network, network, few.pop(name), settings.constraint, _penalty(settings))
-        ):
-            path = sparsity_path(problem, PATH_EPSILONS, settings.search)
-            paths[name, group] = tuple((relative_epsilon, nnz) for relative_epsilon, nnz, _ in path)
+        pixels = graph.tensors[plan.layer.output].size // graph.tensors[plan.layer.output].shape[-1]
+        problems = layer_problems(network, network, few.pop(name), settings.constraint, _penalty(settings))
+        for group, problem in enumerate(problems):
+            tables[name, group] = error_table(problem, pixels * importance[name, group], settings.search)
         network.release(few.values())
-    return kept_counts(paths, sizes, wanted)
+    return share_weights(tables, sizes, wanted)
+
+
+def _importance(
+    graph: Graph, samples: Array, plans: Mapping[str, LayerPlan], rng: np.random.Generator
+) -> dict[Piece, Array]:
+    """Return for each group of each layer what its outputs' squared errors count at the network's output."""
+    tensors = {plan.target.tensor for plan in plans.values()}
+    found = output_sensitivity(graph, samples[:SENSITIVITY_SAMPLES], tensors, rng)
+    pieces = {}
+    for name, plan in plans.items():
+        squares = found[plan.target.tensor]
+        squares = np.maximum(squares, LEAST_IMPORTANCE * squares.max(initial=0.0) or 1.0)
+        for group, part in enumerate(np.split(squares, layer_groups(graph, plan.layer)[0])):
+            pieces[name, group] = part
+    return pieces
 
 
 def _with_fewer_rows(plan: LayerPlan) -> LayerPlan:
@@ -245,17 +274,17 @@ def _with_fewer_rows(plan: LayerPlan) -> LayerPlan:
 
 
 def _solve(
-    layer: Layer, problems: Sequence[LayerProblem], counts: Mapping[Piece, int] | None, settings: PruneSettings
+    layer: Layer, problems: Sequence[LayerProblem], goals: Mapping[Piece, _Goal] | None, settings: PruneSettings
 ) -> LayerSolution:
     pattern = parse_structure(settings.structure)
     if isinstance(pattern, NOfM):
         search = PatternSettings(settings.search.admm, settings.search.refit)
         solutions = [solve_n_of_m(_with_epsilon(problem, settings), pattern, search) for problem in problems]
-    elif counts is None:
+    elif goals is None:
         solutions = [solve_to_epsilon(_with_epsilon(problem, settings), settings.search) for problem in problems]
     else:
         solutions = [
-            solve_to_nnz(problem, counts[layer.name, group], settings.search) for group, problem in enumerate(problems)
+            solve_to_nnz(problem, *goals[layer.name, group], settings.search) for group, problem in enumerate(problems)
         ]
     return merge_solutions(problems, solutions)
 

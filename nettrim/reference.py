@@ -102,7 +102,7 @@ def solve_with_cvxpy(
     Raises
     ------
     UsageError
-        CVXPY is not installed.
+        CVXPY is not installed, or has no such solver.
     """
     return run_program(problem, build_program(problem, constraints), solver, **solver_options)
 
@@ -147,6 +147,8 @@ def build_program(
 def run_program(problem: LayerProblem, program: CvxpyProgram, solver: str, **solver_options: Any) -> LayerSolution:
     """Solve what `build_program` made of ``problem``; as `solve_with_cvxpy`."""
     cp = _cvxpy()
+    if solver.upper() not in cp.installed_solvers():
+        raise UsageError(f"CVXPY has no solver {solver!r}, expected one of: {', '.join(cp.installed_solvers())}")
 
     try:
         with warnings.catch_warnings():

@@ -1,8 +1,10 @@
 """Least distance to the box on a given support, by semismooth Newton: one small system a neuron."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -13,6 +15,8 @@ from nettrim_runtime.graph import Array
 SINGULAR = 1e-9  # of the mean diagonal of the Hessian: makes rank-deficient supports solvable
 NOISE = 1e-14  # of the whole Gram matrix's trace: what subtracting from it leaves in float64
 SHORTEST_STEP = 1e-3
+Result = TypeVar("Result")
+
 MOST_WORKERS = 4  # neurons at once; each holds a copy of its rows of X
 
 
@@ -60,16 +64,45 @@ def fit_on_support(
     problem: LayerProblem, W: Array, bias: Array, support: Array, settings: RefitSettings
 ) -> tuple[Array, Array]:
     """Do as `refit` with the weights marked in ``support``, (n_inputs, n_outputs) bool; the others stay as they are."""
-    # One BLAS thread a neuron: on small matrices threads cost more than they give, on a busy machine 30 times more.
+    fitted, offset = W.astype(np.float32), bias.astype(np.float32)
+    for neuron, found in enumerate(fit_neurons(problem, W, bias, support, settings, use=lambda found: found)):
+        fitted[found.rows[:-1], neuron], offset[neuron] = found.weights[:-1], found.weights[-1]
     with threadpool_limits(limits=1):
-        fitted = _fit_neurons(problem, W, bias, support, settings)
-        before, after = neuron_distances(problem, W, bias), neuron_distances(problem, fitted[:-1], fitted[-1])
+        before, after = neuron_distances(problem, W, bias), neuron_distances(problem, fitted, offset)
     better = after < before
-    return np.where(better, fitted[:-1], W), np.where(better, fitted[-1], bias)
+    return np.where(better, fitted, W), np.where(better, offset, bias)
 
 
-def _fit_neurons(problem: LayerProblem, W: Array, bias: Array, support: Array, settings: RefitSettings) -> Array:
-    """Return (n_inputs + 1, n_outputs) float32: weights, and biases in the last row."""
+@dataclass(frozen=True, eq=False)
+class FittedNeuron:
+    """One neuron at the least dist^2 / 2 on its support.
+
+    Attributes
+    ----------
+    rows : Array
+        (n_support + 1,) int: the inputs of its support, and n_inputs for the bias.
+    weights : Array
+        (n_support + 1,) float64, the bias last.
+    hessian : Array
+        (n_support + 1, n_support + 1) float64: the sum of x x' over the samples outside the box or at a box of one
+        point, and the ridge.
+    """
+
+    rows: Array
+    weights: Array
+    hessian: Array
+
+
+def fit_neurons(
+    problem: LayerProblem,
+    W: Array,
+    bias: Array,
+    support: Array,
+    settings: RefitSettings,
+    *,
+    use: Callable[[FittedNeuron], Result],
+) -> list[Result]:
+    """Return what ``use`` makes of each neuron, fitted as by `fit_on_support`, in order; several at a time."""
     A = np.concatenate([problem.X, np.ones((1, problem.X.shape[1]), np.float32)])
     gram = gram_matrix(A)
     start = np.concatenate([W, bias[np.newaxis]]).astype(np.float32)
@@ -77,17 +110,16 @@ def _fit_neurons(problem: LayerProblem, W: Array, bias: Array, support: Array, s
     energy = np.trace(gram[:-1, :-1]) / max(np.count_nonzero(np.diag(gram)[:-1]), 1)
     ridge = np.append(np.full(len(W), settings.ridge * energy), 0.0)
 
-    def fit_neuron(neuron: int) -> Array:
+    def fit_neuron(neuron: int) -> Result:
         rows, fixed = np.flatnonzero(free[:, neuron]), np.flatnonzero(~free[:, neuron] & (start[:, neuron] != 0))
         offset = start[fixed, neuron] @ A[fixed]
         lower, upper = problem.lower[neuron] - offset, problem.upper[neuron] - offset
         piece = _Piece(A[rows], gram[np.ix_(rows, rows)], lower, upper, ridge[rows])
-        fitted = start[:, neuron].copy()
-        fitted[rows] = _newton(piece, fitted[rows], settings)
-        return fitted
+        return use(FittedNeuron(rows, *_newton(piece, start[rows, neuron], settings)))
 
-    with ThreadPoolExecutor(min(MOST_WORKERS, os.cpu_count() or 1)) as workers:
-        return np.stack(list(workers.map(fit_neuron, range(len(bias)))), axis=1)
+    # One BLAS thread a neuron: on small matrices threads cost more than they give, on a busy machine 30 times more.
+    with threadpool_limits(limits=1), ThreadPoolExecutor(min(MOST_WORKERS, os.cpu_count() or 1)) as workers:
+        return list(workers.map(fit_neuron, range(len(bias))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +162,11 @@ class _Piece:
         return gram_matrix(self.A[:, curved])
 
 
-def _newton(piece: _Piece, start: Array, settings: RefitSettings) -> Array:
-    """Minimise `value`, piecewise quadratic: exact once a whole step leaves the curved samples the same."""
+def _newton(piece: _Piece, start: Array, settings: RefitSettings) -> tuple[Array, Array]:
+    """Minimise `value`, piecewise quadratic: exact once a whole step leaves the curved samples the same.
+
+    Returns the minimiser and half the second derivative there.
+    """
     u = start.astype(np.float64)
     z = piece.response(u)
     value, curved = piece.value(u, z), piece.curved(z)
@@ -140,7 +175,7 @@ def _newton(piece: _Piece, start: Array, settings: RefitSettings) -> Array:
     for _ in range(settings.max_iterations):
         if value == 0:
             break
-        step = _solve(H, piece.ridge + floor, piece.gradient(u, z))
+        step = np.linalg.solve(_damped(H, piece.ridge + floor), piece.gradient(u, z))  # SciPy's BLAS has own threads
         z_step = piece.response(step)
         length = 1.0
         while (moved := piece.value(u - length * step, z - length * z_step)) > value and length > SHORTEST_STEP:
@@ -150,13 +185,12 @@ def _newton(piece: _Piece, start: Array, settings: RefitSettings) -> Array:
         gain, value = value - moved, moved
         u, z = u - length * step, z - length * z_step
         before, curved = curved, piece.curved(z)
+        H = H + gram_matrix(piece.A[:, curved & ~before]) - gram_matrix(piece.A[:, before & ~curved])
         if gain <= settings.tolerance * value or (length == 1.0 and np.array_equal(before, curved)):
             break
-        H = H + gram_matrix(piece.A[:, curved & ~before]) - gram_matrix(piece.A[:, before & ~curved])
-    return u
+    return u, _damped(H, piece.ridge + floor)
 
 
-def _solve(H: Array, ridge: Array, gradient: Array) -> Array:
-    damping = SINGULAR * np.trace(H) / len(H) + ridge
-    step: Array = np.linalg.solve(H + np.diag(damping), gradient)  # NumPy's BLAS: SciPy's has threads of its own
-    return step
+def _damped(H: Array, ridge: Array) -> Array:
+    damped: Array = H + np.diag(SINGULAR * np.trace(H) / len(H) + ridge)
+    return damped

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nettrim.admm import PreparedLayer, initial_state, iterate, prepare, read_solution
+from nettrim.admm import prepare, solve_prepared
 from nettrim.admm_loop import AdmmSettings
 from nettrim.layer_problem import LayerProblem, neuron_distances
 from nettrim.layer_solution import LayerSolution, evaluate
@@ -52,13 +52,14 @@ def solve_n_of_m(problem: LayerProblem, pattern: NOfM, settings: PatternSettings
     """
     settings = settings or PatternSettings()
     layer = prepare(replace(problem, structure=L1Norm()), settings.admm)
-    screen = _solve(layer, settings.admm)
+    screen = solve_prepared(layer, settings.admm)
     iterations = screen.iterations
     for _ in range(settings.reweighted_rounds):
         if screen.nnz == 0:
             break
         costs = reweighted_costs(screen.W)
-        screen = _solve(replace(layer, problem=replace(problem, structure=L1Norm(costs=costs))), settings.admm)
+        weighted = replace(problem, structure=L1Norm(costs=costs))
+        screen = solve_prepared(replace(layer, problem=weighted), settings.admm)
         iterations += screen.iterations
     W, bias = screen.W, screen.bias
     for n in (pattern.n + 1, pattern.n):
@@ -114,10 +115,11 @@ def refit_within(
     """Do as `fit_on_support`, but keep the weights within the bounds of the problem's structure.
 
     An active set that only grows: weights that the fit moves out of their bounds stay at them, the rest is
-    fitted again. A neuron whose distance would increase keeps W and bias, which must lie within the bounds.
+    fitted again. A neuron whose distance would increase keeps W, moved into the bounds, and bias.
     """
     if not problem.structure.is_bounded:
         return fit_on_support(problem, W, bias, support, settings)
+    W = problem.structure.project(W)
     fitted, offset, free = W, bias, support
     for _ in range(W.size + 1):
         fitted, offset = fit_on_support(problem, fitted, offset, free, settings)
@@ -128,10 +130,3 @@ def refit_within(
         fitted, free = within, free & ~outside
     better = neuron_distances(problem, fitted, offset) < neuron_distances(problem, W, bias)
     return np.where(better, fitted, W), np.where(better, offset, bias)
-
-
-def _solve(layer: PreparedLayer, settings: AdmmSettings) -> LayerSolution:
-    epsilon = layer.problem.epsilon
-    state = initial_state(layer, settings)
-    iterate(layer, state, epsilon, settings)
-    return read_solution(layer, state, epsilon, settings)

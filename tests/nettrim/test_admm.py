@@ -151,11 +151,17 @@ def test_gap_is_never_negative_and_vanishes(constraint: Constraint, activation: 
 def test_any_dual_gives_a_lower_bound(activation: ActivationFunction) -> None:
     problem = random_problem(6, activation=activation)
     rng = np.random.default_rng(6)
-    feasible = min(l1_norm(problem.W), l1_norm(solve(problem).W))
+    solution = solve(problem, EXACT)
+    feasible = l1_norm(solution.W)
     silent = Violation(*np.zeros((3, problem.W.shape[1])))
-    for _ in range(20):
-        dual = rng.normal(size=problem.target.shape) * rng.random()
-        assert dual_bounds(problem, dual, silent).sum() <= feasible * (1 + 1e-6)  # W from a float32 solve
+    Z = solution.W.T @ problem.X + solution.bias[:, np.newaxis]
+    best = np.clip(Z, problem.lower, problem.upper) - Z
+    shares = []
+    for noise in np.geomspace(1e-4, 1e2, 30):
+        dual = best + noise * np.std(best) * rng.normal(size=best.shape)
+        shares.append(dual_bounds(problem, dual, silent).sum() / feasible)
+    assert max(shares) <= 1 + 1e-6  # W from a float32 solve
+    assert max(shares) > 0.99  # the first is nearly the solution of the dual
 
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
@@ -268,6 +274,20 @@ def test_units_of_the_inputs_do_not_matter(factor: float) -> None:
     assert l1_norm(solution.W) * factor == pytest.approx(l1_norm(expected.W), rel=1e-3)  # float32 rounding
 
 
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_neurons_that_run_out_of_iterations_have_the_gap_they_reached(constraint: Constraint) -> None:
+    problem = random_problem(1, shape=(40, 60, 300), constraint=constraint).with_relative_epsilon(0.2, "neuron")
+    iterations = {"distance": 30, "hard": 80}[constraint]  # some neurons are done, hardly any has dropped out
+    layer, settings = prepare(problem), AdmmSettings(max_iterations=iterations)
+    state = initial_state(layer, settings)
+    iterate(layer, state, problem.epsilon, settings)
+    done = state.gap <= settings.relative_gap
+    assert 0 < np.count_nonzero(done) < len(done)
+    solution = read_solution(layer, state, problem.epsilon, settings)
+    assert solution.status is SolverStatus.MAX_ITERATIONS
+    np.testing.assert_allclose(solution.relative_gaps, state.gap, atol=1e-4)  # float64 against float32
+
+
 def test_too_few_iterations_are_a_status() -> None:
     solution = solve(random_problem(18), AdmmSettings(max_iterations=3))
     assert solution.status is SolverStatus.MAX_ITERATIONS
@@ -281,6 +301,23 @@ def test_target_out_of_reach_is_a_status() -> None:
     solution = solve(wrong.with_relative_epsilon(0.01), AdmmSettings(max_iterations=200))
     assert solution.status is SolverStatus.INFEASIBLE
     assert solution.primal_residual > 0
+
+
+def test_weighted_distance_within_reach_is_never_called_infeasible() -> None:
+    problem = random_problem(19, activation=ActivationFunction.NONE)
+    target = problem.target.copy()
+    target[:, :20] += 5 * np.random.default_rng(19).normal(size=(len(target), 20))
+    start = -problem.W  # so that the first weights are far away
+    wrong = build_problem(problem.X, start, problem.bias, problem.activation, target=target)
+    weights = np.ones_like(target)
+    weights[:, :20] = 1e-3  # a fit without weights pays for these samples, one with weights does not
+    weighted = replace(wrong, distance_weights=weights).with_epsilon(0.5)
+    assert distance(weighted, problem.W, problem.bias) < 0.5
+    assert solve(weighted, AdmmSettings(max_iterations=1)).status is SolverStatus.MAX_ITERATIONS
+    far = weighted.with_epsilon(1e-3)
+    assert solve(replace(far, distance_weights=weights + 1), AdmmSettings(max_iterations=1)).status is (
+        SolverStatus.INFEASIBLE
+    )
 
 
 def test_overflow_is_a_status() -> None:
@@ -333,11 +370,19 @@ def test_interrupt_comes_through() -> None:
         ({"bias": np.zeros(3, np.float32)}, r"bias has shape \(3,\), expected \(4,\)"),
         ({"epsilon": -1.0}, "epsilon is -1.0"),
         ({"W": np.full((12, 4), np.nan, np.float32)}, "W holds NaN"),
+        ({"lower": np.full((4, 60), np.nan, np.float32)}, "the box has NaN or lower > upper"),
+        ({"upper": np.full((4, 60), -np.inf, np.float32)}, "the box has NaN or lower > upper"),
     ],
 )
 def test_problem_that_does_not_fit_together_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=message):
         replace(random_problem(24), **change)  # type: ignore[arg-type]  # the wrong values are the point
+
+
+@pytest.mark.parametrize("change", [{"check_every": 0}, {"alpha": 2.0}])
+def test_settings_that_no_loop_can_run_with_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match="expected at least 1 and a number between 0 and 2"):
+        AdmmSettings(**change)  # type: ignore[arg-type]
 
 
 def test_problem_of_no_samples_is_refused() -> None:

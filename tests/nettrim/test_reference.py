@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nettrim.activations import IDENTITY, RELU, RELU6, Activation
+from nettrim.errors import UsageError
 from nettrim.layer_problem import Ball, Constraint, LayerProblem, build_problem, constraint_violation, l1_norm
 from nettrim.layer_solution import SolverStatus
 from nettrim.reference import build_program, one_neuron, run_program, solve_with_cvxpy
@@ -127,6 +128,11 @@ def test_too_few_iterations_are_a_status() -> None:
 def test_solver_that_fails_is_a_status() -> None:
     solution = solve_with_cvxpy(small_problem(12), "OSQP")  # has no cone for the ball
     assert solution.status is SolverStatus.NUMERICAL_ERROR
+
+
+def test_solver_that_cvxpy_does_not_have_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"no solver 'CLARABELLE', expected one of: .*CLARABEL"):
+        solve_with_cvxpy(small_problem(13), "CLARABELLE")
 
 
 @pytest.mark.slow

@@ -138,6 +138,14 @@ def test_refit_keeps_the_bounds_and_comes_nearer(structure: Structure) -> None:
     assert np.sum(after**2) < np.sum(before**2)
 
 
+@pytest.mark.parametrize("structure", [L1Norm(lower=0.0), L1Norm(lower=-0.5, upper=0.5)])
+def test_refit_moves_weights_into_the_bounds_that_start_outside(structure: Structure) -> None:
+    problem = replace(random_problem(10, shape=(16, 6, 80)), structure=structure)
+    assert not structure.contains(problem.W)
+    W, _ = refit_within(problem, problem.W, problem.bias, problem.W != 0, RefitSettings())
+    assert structure.contains(W)
+
+
 def test_refit_without_bounds_is_the_plain_one() -> None:
     problem = random_problem(9)
     screen = solve(problem)

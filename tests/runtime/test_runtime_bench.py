@@ -18,6 +18,7 @@ from nettrim_runtime.bench import (
     judge,
     load_samples,
     main,
+    peak_memory,
     read_board_state,
 )
 from nettrim_runtime.engine import run_graph
@@ -224,3 +225,10 @@ def test_module_runs_from_the_command_line(tmp_path: Path) -> None:
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (finished.returncode, finished.stderr) == (0, "")
     assert "verdict   VALID" in finished.stdout
+
+
+def test_peak_memory_of_a_process_is_not_that_of_its_parent() -> None:
+    ballast = np.ones(3 * 10**7)  # 240 MB here
+    script = "from nettrim_runtime.bench import peak_memory; print(peak_memory())"
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert peak_memory() - int(finished.stdout) > ballast.nbytes // 2
