@@ -212,4 +212,4 @@ def _is_infeasible(problem: LayerProblem) -> bool:
     if not out_of_reach(problem.W, problem.bias):
         return False
     support = np.broadcast_to(problem.live_inputs[:, np.newaxis], problem.W.shape)
-    return out_of_reach(*fit_on_support(plain, problem.W, problem.bias, support, RefitSettings(ridge=0.0)))
+    return out_of_reach(*fit_on_support(plain, problem.W, problem.bias, support, RefitSettings(ridge=0.0, prior=0.0)))

@@ -18,9 +18,10 @@ from rich.table import Table
 from nettrim.bench import BenchSettings, bench_bundle, bench_table
 from nettrim.board_python import fetch_board_python
 from nettrim.bundle import MEASUREMENTS, check_output, new_bundle, read_manifest, verify_bundle, write_json
-from nettrim.deploy import DeployOptions, build, read_inputs
+from nettrim.deploy import Deployment, DeployOptions, build, read_inputs
 from nettrim.deployment_files import write_deployment
-from nettrim.errors import InvalidBenchmarkError, UsageError
+from nettrim.deployment_warnings import missed_drop
+from nettrim.errors import BudgetMissedError, InvalidBenchmarkError, UsageError
 from nettrim.layer_problem import Constraint
 from nettrim.prune import Mode, PruneSettings
 from nettrim.report import print_report
@@ -56,7 +57,15 @@ def deploy(
     ] = None,
     relative_epsilon: Annotated[
         float | None,
-        typer.Option(help="Allowed error of each layer's response, a share of its norm; 0.05.", show_default=False),
+        typer.Option(help="Or: allowed error of each layer's response, a share of its norm.", show_default=False),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Or: what the deployed network may lose of 1: of accuracy with labels, else of agreement or relative "
+            "output error. Default: 0.005 of agreement, 0.02 of relative output error.",
+            show_default=False,
+        ),
     ] = None,
     mode: Annotated[Mode, typer.Option(help="Layers one after the other, or independently.")] = Mode.CASCADE,
     constraint: Annotated[
@@ -98,12 +107,13 @@ def deploy(
         output=output,
         force=force,
         prune=replace(
-            _prune_settings(sparsity, relative_epsilon, structure),
+            _prune_settings(sparsity, relative_epsilon, max_drop, structure),
             mode=mode,
             constraint=constraint,
             memory_budget_bytes=memory << 20,
         ),
-        epsilon_is_default=relative_epsilon is None,
+        max_drop=max_drop,
+        goal_is_default=all(goal is None for goal in (sparsity, relative_epsilon, max_drop)),
         input_options=InputOptions(input_scale, _floats(mean, "--mean"), _floats(std, "--std"), input_layout),
         input_shape=_shape(input_shape),
         arch=arch,
@@ -124,11 +134,13 @@ def deploy(
         messages.print(f"note: {note}", markup=False)
     if as_json:
         print(json.dumps(report, indent=2))  # noqa: T201  # the result itself, for machines
+        _check_drop(deployment, options)
         return
     print_report(report, deployment, console)
     for check in report["verification"]:
         console.print(f"verified: {check['artifact']} by {check['by']}: {check['samples']} samples, 0 differ")
     console.print(f"written: {options.folder}/ (its README.md says how to run it)", markup=False)
+    _check_drop(deployment, options)
 
 
 @app.command()
@@ -247,15 +259,28 @@ def _progress(messages: Console) -> Iterator[Callable[[str], None]]:
         yield status.update
 
 
-def _prune_settings(sparsity: float | None, relative_epsilon: float | None, structure: str) -> PruneSettings:
-    if sparsity is not None and relative_epsilon is not None:
-        raise UsageError("--sparsity and --relative-epsilon are two goals: give one of them")
+def _check_drop(deployment: Deployment, options: DeployOptions) -> None:
+    """End with the exit code of a missed budget when the user set one; by default a warning has said it."""
+    sentence = missed_drop(deployment)
+    if sentence and options.max_drop is not None:
+        raise BudgetMissedError(sentence)
+
+
+def _prune_settings(
+    sparsity: float | None, relative_epsilon: float | None, max_drop: float | None, structure: str
+) -> PruneSettings:
+    goals = {"--sparsity": sparsity, "--relative-epsilon": relative_epsilon, "--max-drop": max_drop}
+    given = [option for option, value in goals.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} are different goals: give one of them")
+    if max_drop is not None and not 0 <= max_drop < 1:
+        raise UsageError(f"--max-drop is {max_drop}, expected a share from 0 up to, not including, 1")
     if sparsity is not None and not 0 <= sparsity < 1:
         raise UsageError(f"--sparsity is {sparsity}, expected a share from 0 up to, not including, 1")
     if relative_epsilon is not None and not 0 <= relative_epsilon < 1:
         raise UsageError(f"--relative-epsilon is {relative_epsilon}, expected a share from 0 up to, not including, 1")
-    if isinstance(parse_structure(structure), NOfM) and sparsity is not None:
-        raise UsageError(f"--structure {structure} fixes the sparsity: leave --sparsity out")
+    if isinstance(parse_structure(structure), NOfM) and (sparsity is not None or max_drop is not None):
+        raise UsageError(f"--structure {structure} fixes the sparsity: leave {given[0]} out")
     settings = PruneSettings(sparsity=sparsity, structure=structure)
     return settings if relative_epsilon is None else replace(settings, relative_epsilon=relative_epsilon)
 

@@ -1,6 +1,5 @@
 """The whole way for one model and one board: check, prune, quantise, choose formats, measure, write, verify."""
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -11,19 +10,21 @@ from threadpoolctl import threadpool_limits
 
 from nettrim.bundle import check_output
 from nettrim.calibrate import activation_ranges
+from nettrim.deployment_warnings import result_warnings
 from nettrim.errors import DoesNotFitError
 from nettrim.evaluate import (
     Accuracy,
     Agreement,
     Networks,
     ProvenBounds,
+    has_classes,
     layer_errors,
     measure_accuracy,
     measure_agreement,
     prove_bounds,
 )
+from nettrim.goal_search import Trial, prune_to_drop
 from nettrim.importers import ImportedModel, load_model
-from nettrim.layer_solution import LayerSolution
 from nettrim.prune import PruneResult, PruneSettings, prune
 from nettrim.quantize import quantize_graph
 from nettrim.samples import (
@@ -36,20 +37,17 @@ from nettrim.samples import (
     synthetic_samples,
 )
 from nettrim.storage import fastest_formats, smallest_formats
+from nettrim.structure_names import NOfM, parse_structure
 from nettrim_boards.board import Board, load_board
 from nettrim_exporters.c_header import CModelFacts, c_model_facts, check_c
 from nettrim_exporters.tflite import check_tflite
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.graph import Array, Graph
-from nettrim_runtime.ops import Dense
 
+DEFAULT_DISAGREEMENT, DEFAULT_OUTPUT_ERROR = 0.005, 0.02  # on held-out samples, where no goal is given
 CAUTIOUS_EPSILON = 0.01  # without data: random inputs say little of the real ones
 BYTES_PER_KEPT_WEIGHT = 2  # a value and an index of one byte: the least that CSR takes
 BYTES_PER_BIAS = 4
-SPARSITY_EXCESS = 0.01  # above what was asked for, that a user should know of
-LARGE_GAP = 0.1  # of the l1 objective, above which a bound says little
-LOW_AGREEMENT = 0.99  # below it the result carries a warning
-LARGE_OUTPUT_ERROR = 0.1  # as above, where the outputs are no classes
 ERROR_SAMPLES = 1000  # samples that the per-layer errors are measured on
 
 
@@ -61,8 +59,10 @@ class DeployOptions:
     ----------
     output : Path or None
         The folder to write, else ``<model stem>-<board>`` in the current folder.
-    epsilon_is_default : bool
-        Whether ``prune.relative_epsilon`` was not chosen by the user.
+    max_drop : float or None
+        The goal of the run: what the deployed network may lose, as `nettrim.goal_search.measure_drop` counts.
+    goal_is_default : bool
+        Whether the user chose neither a drop nor a sparsity nor an epsilon.
     """
 
     model: Path
@@ -72,7 +72,8 @@ class DeployOptions:
     output: Path | None = None
     force: bool = False
     prune: PruneSettings = field(default_factory=PruneSettings)
-    epsilon_is_default: bool = True
+    max_drop: float | None = None
+    goal_is_default: bool = True
     input_options: InputOptions = field(default_factory=InputOptions)
     input_shape: tuple[int, ...] | None = None
     arch: str | None = None
@@ -95,6 +96,7 @@ class Inputs:
     held_out: Samples
     test: Samples | None
     prune: PruneSettings
+    max_drop: float | None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -110,6 +112,8 @@ class Deployment:
     ----------
     networks : Networks
         ``deployed`` has its weights as model.npz stores them.
+    trials : tuple of Trial
+        The sparsities tried for a drop, on calibration samples set apart.
     fast : Graph
         The deployed network with its weights as model.h stores them.
     errors : dict
@@ -123,6 +127,7 @@ class Deployment:
     name: str
     inputs: Inputs
     result: PruneResult
+    trials: tuple[Trial, ...]
     networks: Networks
     fast: Graph
     c_facts: CModelFacts
@@ -135,13 +140,17 @@ class Deployment:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know of the data and of the result."""
-        return (
-            *self.inputs.warnings,
-            *_overfit_warnings(self),
-            *_agreement_warnings(self.agreement),
-            *_sparsity_warnings(self),
-            *_bound_warnings(self),
-        )
+        return (*self.inputs.warnings, *result_warnings(self))
+
+    @property
+    def drop(self) -> float:
+        """What the deployed network loses on held-out samples, as the goal counts it."""
+        accuracy, labels = self.accuracy, self.inputs.fit.labels
+        if labels is not None and accuracy is not None:
+            return accuracy.original - accuracy.deployed
+        if self.agreement.deployed is not None:
+            return 1 - self.agreement.deployed
+        return self.agreement.relative_output_error
 
     @property
     def ram_bytes(self) -> int:
@@ -175,10 +184,14 @@ def read_inputs(options: DeployOptions) -> Inputs:
     calibration = load_samples(data, spec, max(n_classes, 2)) if data else synthetic_samples(spec, rng)
     fit, held_out = split_held_out(calibration, rng)
     test = _load_test(options, data, spec, max(n_classes, 2))
-    settings = options.prune
-    if calibration.is_synthetic and options.epsilon_is_default and settings.sparsity is None:
+    settings, max_drop = options.prune, options.max_drop
+    if options.goal_is_default and calibration.is_synthetic:
         settings = replace(settings, relative_epsilon=CAUTIOUS_EPSILON)
-    return Inputs(board, model, spec, fit, held_out, test, settings)
+    elif options.goal_is_default and not isinstance(parse_structure(settings.structure), NOfM):
+        calibration = replace(calibration, labels=None)
+        max_drop = DEFAULT_DISAGREEMENT if has_classes(graph, calibration) else DEFAULT_OUTPUT_ERROR
+        fit = replace(fit, labels=None)
+    return Inputs(board, model, spec, fit, held_out, test, settings, max_drop)
 
 
 def _load_test(options: DeployOptions, data: Path | None, spec: InputSpec, n_classes: int) -> Samples | None:
@@ -210,9 +223,9 @@ def build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) ->
 
 def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -> Deployment:
     original = inputs.model.graph
-    result = prune(original, inputs.fit.x, inputs.prune, np.random.default_rng(options.seed), say)
+    result, inputs, trials = _prune(options, inputs, say)
     say("quantising")
-    quantized = quantize_graph(result.graph, activation_ranges(result.graph, inputs.fit.x))
+    quantized = _quantized(result.graph, inputs.fit.x)
     fast = fastest_formats(quantized, inputs.board)
     networks = Networks(original, result.graph, smallest_formats(quantized))
     say("measuring accuracy and errors")
@@ -221,6 +234,7 @@ def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -
         name=c_name(options.model.stem),
         inputs=inputs,
         result=result,
+        trials=trials,
         networks=networks,
         fast=fast,
         c_facts=c_model_facts(fast),
@@ -234,6 +248,21 @@ def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -
     return deployment
 
 
+def _prune(
+    options: DeployOptions, inputs: Inputs, say: Callable[[str], None]
+) -> tuple[PruneResult, Inputs, tuple[Trial, ...]]:
+    """Prune to the goal; one of a drop ends as the sparsity that was found."""
+    graph, rng = inputs.model.graph, np.random.default_rng(options.seed)
+    if inputs.max_drop is None:
+        return prune(graph, inputs.fit.x, inputs.prune, rng, say), inputs, ()
+    found = prune_to_drop(graph, inputs.fit, inputs.max_drop, inputs.prune, rng=rng, deploy=_quantized, say=say)
+    return found.result, replace(inputs, prune=replace(inputs.prune, sparsity=found.sparsity)), found.trials
+
+
+def _quantized(graph: Graph, samples: Array) -> Graph:
+    return quantize_graph(graph, activation_ranges(graph, samples))
+
+
 def c_name(stem: str) -> str:
     """Return a file's stem as a C identifier in lower case."""
     name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_").lower() or "model"
@@ -245,76 +274,6 @@ def golden_vectors(deployment: Deployment, n_samples: int = 32) -> tuple[Array, 
     graph = deployment.networks.deployed
     inputs = graph.quantization(graph.inputs[0]).quantize(deployment.inputs.held_out.x[:n_samples])
     return inputs, run_graph(graph, inputs)
-
-
-def _overfit_warnings(deployment: Deployment) -> tuple[str, ...]:
-    graph, samples = deployment.inputs.model.graph, len(deployment.inputs.fit)
-    wide = [
-        layer.name
-        for layer in graph.layers
-        if isinstance(layer, Dense) and graph.tensors[layer.weight].shape[1] > samples
-    ]
-    warning = (
-        f"{samples} samples to fit are fewer than the inputs of {', '.join(wide)}: what is pruned there may fit these "
-        "samples only; give more calibration samples"
-    )
-    return (warning,) if wide else ()
-
-
-def _agreement_warnings(agreement: Agreement) -> tuple[str, ...]:
-    advice = "ask for less --sparsity or a smaller --relative-epsilon, or give more calibration samples"
-    if agreement.deployed is None:
-        error = agreement.relative_output_error
-        warning = f"the deployed network's outputs lie {error:.1%} of their norm from the original's; {advice}"
-        return (warning,) if error > LARGE_OUTPUT_ERROR else ()
-    warning = (
-        f"the deployed network answers otherwise than the original on {1 - agreement.deployed:.1%} of the held-out "
-        f"samples; {advice}"
-    )
-    return (warning,) if agreement.deployed < LOW_AGREEMENT else ()
-
-
-def _sparsity_warnings(deployment: Deployment) -> tuple[str, ...]:
-    asked = deployment.inputs.prune.sparsity
-    tensors = deployment.networks.pruned.tensors
-    weights = [tensors[layer.weight] for layer in deployment.networks.pruned.layers]
-    reached = 1 - sum(weight.nnz for weight in weights) / sum(weight.size for weight in weights)
-    if asked is None or reached - asked < SPARSITY_EXCESS:
-        return ()
-    return (f"{reached:.1%} of the weights are gone, {asked:.1%} were asked: the others never matter on these samples",)
-
-
-def _bound_warnings(deployment: Deployment) -> tuple[str, ...]:
-    """Name the layers that miss their epsilon, and those whose screen has no useful bound on its optimum."""
-    solved = [(outcome.name, outcome.solution) for outcome in deployment.result.layers if outcome.solution]
-    missed, widened, unbounded = [], [], []
-    for name, solution in solved:
-        asked = deployment.inputs.prune.relative_epsilon * _target_norm(solution)
-        allowed = float(np.linalg.norm(solution.epsilon))
-        if deployment.inputs.prune.sparsity is None and allowed > asked * (1 + 1e-6):
-            widened.append(name)
-        if deployment.inputs.prune.sparsity is None and solution.distance > allowed:
-            missed.append(name)
-        if solution.relative_gap is None or solution.relative_gap > LARGE_GAP:
-            unbounded.append(name)
-    warnings = []
-    if missed:
-        warnings.append(f"layers {', '.join(missed)} miss their epsilon; their distances are in the report")
-    if widened:
-        warnings.append(
-            f"layers {', '.join(widened)} were allowed more than --relative-epsilon: their inputs are already pruned, "
-            "and the original weights need as much; the epsilons granted are in the report"
-        )
-    if unbounded:
-        warnings.append(
-            f"no certificate of optimality for layers {', '.join(unbounded)}: the duality gap of their screen is above "
-            f"{LARGE_GAP:.0%} or unknown, so fewer weights might do; their distances are exact all the same"
-        )
-    return tuple(warnings)
-
-
-def _target_norm(solution: LayerSolution) -> float:
-    return solution.distance / solution.relative_distance if solution.relative_distance else math.inf
 
 
 def _check_ram(graph: Graph, board: Board) -> None:

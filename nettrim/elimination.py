@@ -16,6 +16,7 @@ from nettrim_runtime.graph import Array
 SAMPLES_PER_BLOCK = 2048
 MOST_LOSSES = 3.0  # of the mean share: a neuron that would lose more waits for the next round
 FEW_WEIGHTS = 16  # of a neuron, that are priced at least
+SHRINK_AT = 0.8  # of a matrix's weights that are left: then the others' rows are dropped
 LARGEST_GROWTH = 0.3  # of the weights that can be dropped
 FIRST_SHARE, SMALLEST_SHARE = 0.9, 0.1  # of the room within epsilon that is used up at once
 MOST_AT_ONCE = 0.5  # of a neuron's weights
@@ -123,7 +124,7 @@ def eliminate(
     for round_ in range(1, settings.rounds + 1) if start > nnz else ():
         before, last = int(np.count_nonzero(support)), round_ == settings.rounds
         count = nnz if last else round(start * (max(nnz, 1) / start) ** (round_ / settings.rounds))
-        price = partial(_price, most=MOST_LOSSES * (1 - count / before))
+        price = partial(price_weights, most=MOST_LOSSES * (1 - count / before))
         fits = fit_neurons(problem, np.where(support, W, 0), bias, support, settings.refit, use=price)
         W, bias = _without(fits, _cheapest(fits, count, importance), W.shape)
         support = support & (W != 0)
@@ -210,7 +211,7 @@ def _fill_room(
     """Remove weights until what they cost together uses up epsilon; a step too far is taken back and halved."""
     share = FIRST_SHARE
     while share > SMALLEST_SHARE:
-        fits = fit_neurons(problem, W, bias, support, settings.refit, use=partial(_price, most=MOST_AT_ONCE))
+        fits = fit_neurons(problem, W, bias, support, settings.refit, use=partial(price_weights, most=MOST_AT_ONCE))
         squares = neuron_distances(problem, W, bias) ** 2
         room = np.square(problem.epsilon) - (np.sum(squares) if problem.is_joint else squares)
         nnz = int(np.count_nonzero(support))
@@ -240,22 +241,27 @@ class Priced(NamedTuple):
     costs: Array
 
 
-def _price(fitted: FittedNeuron, most: float) -> Priced:
-    """Price a share ``most`` of a neuron's weights; the others come last, in any order, at an infinite cost."""
+def price_weights(fitted: FittedNeuron, most: float = 1.0) -> Priced:
+    """Eliminate a share ``most`` of a neuron's weights one by one; the others come last, at an infinite cost."""
     weights, inverse = fitted.weights.copy(), np.linalg.inv(fitted.hessian)
     size = len(weights) - 1  # the bias stays
     order, costs = np.zeros(size, int), np.full(size, np.inf)
+    places = np.arange(size)  # in the support, of the weights that the matrix still holds
     left = np.ones(size, bool)
     steps = min(size, math.ceil(most * size) + FEW_WEIGHTS)
     for step in range(steps):
-        price = np.full(size, np.inf)
+        price = np.full(len(places), np.inf)
         np.divide(weights[:-1] ** 2, np.diag(inverse)[:-1], out=price, where=left)
         gone = int(np.argmin(price))
-        order[step], costs[step], left[gone] = gone, price[gone], False
+        order[step], costs[step], left[gone] = places[gone], price[gone], False
         column = inverse[:, gone] / inverse[gone, gone]
         weights -= weights[gone] * column
         inverse -= np.outer(column, inverse[gone])
-    order[steps:] = np.flatnonzero(left)
+        if np.count_nonzero(left) <= SHRINK_AT * len(places):
+            kept = np.append(left, True)
+            weights, inverse = weights[kept], inverse[np.ix_(kept, kept)]
+            places, left = places[left], left[left]
+    order[steps:] = places[left]
     return Priced(fitted, order, costs)
 
 

@@ -13,6 +13,12 @@ class DoesNotFitError(NettrimError):
     exit_code = 4
 
 
+class BudgetMissedError(NettrimError):
+    """The deployed network loses more than --max-drop allows; the best one found was written."""
+
+    exit_code = 5
+
+
 class InvalidBenchmarkError(NettrimError):
     """A measurement that cannot be trusted: unstable, throttled, or of other bits."""
 

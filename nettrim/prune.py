@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nettrim.budget import error_table, share_weights
+from nettrim.budget import Row, error_table, share_weights
 from nettrim.frontier import Frontier, live_bytes
 from nettrim.layer_groups import LayerPlan, Network, layer_problems, merge_solutions
 from nettrim.layer_memory import rows_within
@@ -117,12 +117,38 @@ class PruneResult:
     layers: tuple[PrunedLayer, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Budget:
+    """What the weights of a network's pieces are worth: from it, any sparsity can be shared.
+
+    Attributes
+    ----------
+    tables, sizes, importance : Mapping
+        By piece: `error_table`, its number of weights, and what the squared error of each of its outputs counts.
+    total : int
+        Weights of the network, those of layers that are kept dense included.
+    """
+
+    tables: Mapping[Piece, Sequence[Row]]
+    sizes: Mapping[Piece, int]
+    importance: Mapping[Piece, Array]
+    total: int
+
+    def share(self, sparsity: float) -> dict[Piece, int]:
+        """Return how many weights each piece keeps; layers that are kept dense count as well."""
+        prunable = sum(self.sizes.values())
+        wanted = max(0, round((1 - sparsity) * self.total) - (self.total - prunable))
+        return dict(self.sizes) if wanted >= prunable else share_weights(self.tables, self.sizes, wanted)
+
+
 def prune(
     graph: Graph,
     samples: Array,
     settings: PruneSettings,
     rng: np.random.Generator,
     on_layer: Callable[[str], None] = lambda _: None,
+    *,
+    budget: Budget | None = None,
 ) -> PruneResult:
     """Prune every layer of a float graph.
 
@@ -132,6 +158,8 @@ def prune(
         (n_samples, *graph input shape) float32, none of them held out.
     on_layer : callable
         Called with a sentence before each step, for progress.
+    budget : Budget or None
+        What `measure_budget` found on the same graph, for several sparsities in a row; None measures it.
 
     Raises
     ------
@@ -141,9 +169,9 @@ def prune(
     plans = _plan_layers(graph, _fitting_images(graph, len(samples), settings), settings, rng)
     goals: Mapping[Piece, _Goal] | None = None
     if settings.sparsity is not None:
-        importance = _importance(graph, samples, plans, rng)
-        counts = _share_sparsity(graph, samples, plans, settings, importance=importance, on_layer=on_layer)
-        goals = {piece: _Goal(counts[piece], importance[piece]) for piece in counts}
+        budget = budget or measure_budget(graph, samples, settings, rng, on_layer)
+        counts = budget.share(settings.sparsity)
+        goals = {piece: _Goal(counts[piece], budget.importance[piece]) for piece in counts}
     original = _open(graph, samples, plans.values(), settings)
     source = _open(graph, samples, plans.values(), settings) if settings.mode is Mode.CASCADE else original
     pruned, results = graph, []
@@ -164,6 +192,35 @@ def prune(
         for network in (original, source):
             network.release(plans.values())
     return PruneResult(pruned, tuple(results))
+
+
+def measure_budget(
+    graph: Graph,
+    samples: Array,
+    settings: PruneSettings,
+    rng: np.random.Generator,
+    on_layer: Callable[[str], None] = lambda _: None,
+) -> Budget:
+    """Measure what each layer's density costs the output's error, in the parallel scheme on few rows.
+
+    Parameters as of `prune`.
+    """
+    few = replace(settings, max_rows=min(settings.max_rows, ALLOCATION_ROWS))
+    plans = _plan_layers(graph, _fitting_images(graph, len(samples), few), few, rng)
+    importance = _importance(graph, samples, plans, rng)
+    network = _open(graph, samples, plans.values(), few)
+    tables, sizes = {}, {}
+    for name in list(plans):
+        on_layer(f"sharing the sparsity: {name}")
+        plan = plans.pop(name)
+        pixels = graph.tensors[plan.layer.output].size // graph.tensors[plan.layer.output].shape[-1]
+        problems = layer_problems(network, network, plan, settings.constraint, _penalty(settings))
+        for group, problem in enumerate(problems):
+            tables[name, group] = error_table(problem, pixels * importance[name, group], settings.search)
+            sizes[name, group] = problem.W.size
+        network.release(plans.values())
+    counted = [layer for layer in graph.layers if not _is_already_sparse(graph, layer)]
+    return Budget(tables, sizes, importance, sum(graph.tensors[layer.weight].size for layer in counted))
 
 
 def is_prunable(graph: Graph, layer: Layer, settings: PruneSettings) -> bool:
@@ -221,39 +278,6 @@ def _open(graph: Graph, samples: Array, plans: Iterable[LayerPlan], settings: Pr
     return Network(graph, Frontier(graph, samples[:used], int(RUN_SHARE * settings.memory_budget_bytes)))
 
 
-def _share_sparsity(
-    graph: Graph,
-    samples: Array,
-    plans: Mapping[str, LayerPlan],
-    settings: PruneSettings,
-    *,
-    importance: Mapping[Piece, Array],
-    on_layer: Callable[[str], None],
-) -> dict[Piece, int]:
-    """Return how many weights each group of each layer keeps, from tables of the parallel scheme on few rows."""
-    sizes = {
-        (name, group): graph.tensors[plan.layer.weight].size // layer_groups(graph, plan.layer)[0]
-        for name, plan in plans.items()
-        for group in range(layer_groups(graph, plan.layer)[0])
-    }
-    counted = [layer for layer in graph.layers if not _is_already_sparse(graph, layer)]
-    total = sum(graph.tensors[layer.weight].size for layer in counted)
-    wanted = max(0, round((1 - (settings.sparsity or 0.0)) * total) - (total - sum(sizes.values())))
-    if wanted >= sum(sizes.values()):
-        return sizes
-    few = {name: _with_fewer_rows(plan) for name, plan in plans.items()}
-    network = _open(graph, samples, few.values(), settings)
-    tables = {}
-    for name, plan in plans.items():
-        on_layer(f"sharing the sparsity: {name}")
-        pixels = graph.tensors[plan.layer.output].size // graph.tensors[plan.layer.output].shape[-1]
-        problems = layer_problems(network, network, few.pop(name), settings.constraint, _penalty(settings))
-        for group, problem in enumerate(problems):
-            tables[name, group] = error_table(problem, pixels * importance[name, group], settings.search)
-        network.release(few.values())
-    return share_weights(tables, sizes, wanted)
-
-
 def _importance(
     graph: Graph, samples: Array, plans: Mapping[str, LayerPlan], rng: np.random.Generator
 ) -> dict[Piece, Array]:
@@ -267,10 +291,6 @@ def _importance(
         for group, part in enumerate(np.split(squares, layer_groups(graph, plan.layer)[0])):
             pieces[name, group] = part
     return pieces
-
-
-def _with_fewer_rows(plan: LayerPlan) -> LayerPlan:
-    return replace(plan, positions=plan.positions[: max(1, ALLOCATION_ROWS // plan.positions.shape[1])])
 
 
 def _solve(

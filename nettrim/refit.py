@@ -33,11 +33,15 @@ class RefitSettings:
     ridge : float
         Weight of ||w||^2 / 2 beside dist^2 / 2, in units of an input's mean sum of squares. Keeps the weights of
         inputs that hardly ever speak from growing, which would cost resolution when they are quantised.
+    prior : float
+        Weight of ||w - w_original||^2 / 2, in the same units times inputs over samples: what few samples do not tell
+        stays as it was trained.
     """
 
     max_iterations: int = 20
     tolerance: float = 1e-7
     ridge: float = 1e-4
+    prior: float = 0.02
 
 
 def refit(problem: LayerProblem, W: Array, bias: Array, settings: RefitSettings | None = None) -> tuple[Array, Array]:
@@ -108,13 +112,15 @@ def fit_neurons(
     start = np.concatenate([W, bias[np.newaxis]]).astype(np.float32)
     free = np.concatenate([support, np.ones((1, len(bias)), bool)])
     energy = np.trace(gram[:-1, :-1]) / max(np.count_nonzero(np.diag(gram)[:-1]), 1)
-    ridge = np.append(np.full(len(W), settings.ridge * energy), 0.0)
+    prior = settings.prior * len(W) / problem.X.shape[1]
+    ridge = np.append(np.full(len(W), (settings.ridge + prior) * energy), 0.0)
+    centre = prior / max(settings.ridge + prior, np.finfo(float).tiny) * np.append(problem.W, bias[np.newaxis], axis=0)
 
     def fit_neuron(neuron: int) -> Result:
         rows, fixed = np.flatnonzero(free[:, neuron]), np.flatnonzero(~free[:, neuron] & (start[:, neuron] != 0))
         offset = start[fixed, neuron] @ A[fixed]
         lower, upper = problem.lower[neuron] - offset, problem.upper[neuron] - offset
-        piece = _Piece(A[rows], gram[np.ix_(rows, rows)], lower, upper, ridge[rows])
+        piece = _Piece(A[rows], gram[np.ix_(rows, rows)], lower, upper, ridge[rows], centre[rows, neuron])
         return use(FittedNeuron(rows, *_newton(piece, start[rows, neuron], settings)))
 
     # One BLAS thread a neuron: on small matrices threads cost more than they give, on a busy machine 30 times more.
@@ -124,13 +130,14 @@ def fit_neurons(
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """One neuron: A (n_support + 1, n_samples) float32 with its Gram matrix, its box, and the ridge a row."""
+    """One neuron: A (n_support + 1, n_samples) float32, its Gram matrix and box, each row's ridge and centre."""
 
     A: Array
     gram: Array
     lower: Array
     upper: Array
     ridge: Array
+    centre: Array
 
     def response(self, u: Array) -> Array:
         """Return u'A, (n_samples,) float64, multiplied in float32: A is too large to convert every time."""
@@ -139,11 +146,11 @@ class _Piece:
 
     def value(self, u: Array, z: Array) -> float:
         excess = self.excess(z)
-        return float(excess @ excess + self.ridge @ (u * u))
+        return float(excess @ excess + self.ridge @ (u - self.centre) ** 2)
 
     def gradient(self, u: Array, z: Array) -> Array:
         """Return half the derivative of `value`."""
-        slope: Array = self.A @ self.excess(z).astype(np.float32) + self.ridge * u
+        slope: Array = self.A @ self.excess(z).astype(np.float32) + self.ridge * (u - self.centre)
         return slope
 
     def excess(self, z: Array) -> Array:

@@ -35,7 +35,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
             "host",
             output=folder / "out",
             prune=PruneSettings(**settings),
-            epsilon_is_default=False,
+            goal_is_default=False,
         )
         return build(options, read_inputs(options), lambda _: None)
 

@@ -242,7 +242,7 @@ def test_an_unsupported_operator_is_exit_code_3_before_any_work(
     ("arguments", "message"),
     [
         (("--sparsity", "1.5"), "--sparsity is 1.5"),
-        (("--sparsity", "0.5", "--relative-epsilon", "0.1"), "two goals"),
+        (("--sparsity", "0.5", "--relative-epsilon", "0.1"), "different goals"),
         (("--input-shape", "1,x"), "--input-shape is '1,x'"),
         (("--mean", "a"), "--mean is 'a'"),
         (("--std", "0"), "--std or --input-scale is 0"),

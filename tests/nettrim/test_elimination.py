@@ -13,7 +13,7 @@ from nettrim.refit import RefitSettings, fit_on_support
 from nettrim_runtime.graph import Array
 from tests.nettrim.layer_problems import random_problem
 
-NO_RIDGE = RefitSettings(ridge=0.0)
+NO_RIDGE = RefitSettings(ridge=0.0, prior=0.0)
 PURE = EliminationSettings(refit=NO_RIDGE)
 
 

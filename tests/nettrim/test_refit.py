@@ -11,7 +11,7 @@ from nettrim.refit import RefitSettings, fit_on_support, refit
 from nettrim_runtime.ops import ActivationFunction
 from tests.nettrim.layer_problems import random_problem
 
-PURE = RefitSettings(ridge=0.0, tolerance=0.0)
+PURE = RefitSettings(ridge=0.0, tolerance=0.0, prior=0.0)
 
 
 def test_refit_without_activation_is_least_squares() -> None:
@@ -96,7 +96,9 @@ def test_ridge_keeps_a_weight_of_a_rare_input_small() -> None:
     X[3, 0] = 1e-3
     rare = build_problem(X, problem.W, problem.bias, problem.activation)
     noisy = replace(rare, lower=rare.lower + np.float32(X[3] > 0), upper=rare.upper + np.float32(X[3] > 0))
-    free, held = (refit(noisy, problem.W, problem.bias, RefitSettings(ridge=ridge))[0] for ridge in (0.0, 1e-4))
+    free, held = (
+        refit(noisy, problem.W, problem.bias, RefitSettings(ridge=ridge, prior=0.0))[0] for ridge in (0.0, 1e-4)
+    )
     assert np.abs(free[3]).max() > 100
     assert np.abs(held[3]).max() < 10
 
@@ -107,3 +109,15 @@ def test_two_refits_give_the_same_bytes() -> None:
     first, second = (refit(problem, solution.W, solution.bias) for _ in range(2))
     assert first[0].tobytes() == second[0].tobytes()
     assert first[1].tobytes() == second[1].tobytes()
+
+
+def test_the_prior_keeps_what_few_samples_do_not_tell_as_it_was_trained() -> None:
+    few = random_problem(21, shape=(40, 3, 8))
+    start = np.where(np.arange(40)[:, np.newaxis] % 2, few.W, np.float32(0))
+    free, held = (refit(few, start, few.bias, RefitSettings(ridge=0.0, prior=prior))[0] for prior in (0.0, 1.0))
+    kept = start != 0
+    assert np.linalg.norm((held - few.W)[kept]) < 0.9 * np.linalg.norm((free - few.W)[kept])
+    many = random_problem(21, shape=(10, 3, 4000))
+    half = np.where(np.arange(10)[:, np.newaxis] % 2, many.W, np.float32(0))
+    loose, tied = (refit(many, half, many.bias, RefitSettings(ridge=0.0, prior=prior))[0] for prior in (0.0, 0.02))
+    assert np.linalg.norm(tied - loose) < 1e-2 * np.linalg.norm(loose)

@@ -1,0 +1,116 @@
+"""What a user should know of a finished network: missed goals, few samples, missing certificates."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nettrim.evaluate import Agreement
+from nettrim.layer_solution import LayerSolution
+from nettrim_runtime.ops import Dense
+
+if TYPE_CHECKING:
+    from nettrim.deploy import Deployment
+
+SPARSITY_EXCESS = 0.01  # above what was asked for, that a user should know of
+LARGE_GAP = 0.1  # of the l1 objective, above which a bound says little
+LOW_AGREEMENT = 0.99  # below it the result carries a warning
+LARGE_OUTPUT_ERROR = 0.1  # as above, where the outputs are no classes
+
+
+def result_warnings(deployment: "Deployment") -> tuple[str, ...]:
+    """Return one sentence each."""
+    return (
+        *_overfit_warnings(deployment),
+        *_agreement_warnings(deployment.agreement),
+        *_drop_warnings(deployment),
+        *_sparsity_warnings(deployment),
+        *_bound_warnings(deployment),
+    )
+
+
+def _overfit_warnings(deployment: "Deployment") -> tuple[str, ...]:
+    graph, samples = deployment.inputs.model.graph, len(deployment.inputs.fit)
+    wide = [
+        layer.name
+        for layer in graph.layers
+        if isinstance(layer, Dense) and graph.tensors[layer.weight].shape[1] > samples
+    ]
+    warning = (
+        f"{samples} samples to fit are fewer than the inputs of {', '.join(wide)}: what is pruned there may fit these "
+        "samples only; give more calibration samples"
+    )
+    return (warning,) if wide else ()
+
+
+def _agreement_warnings(agreement: Agreement) -> tuple[str, ...]:
+    advice = "ask for less --sparsity or a smaller --relative-epsilon, or give more calibration samples"
+    if agreement.deployed is None:
+        error = agreement.relative_output_error
+        warning = f"the deployed network's outputs lie {error:.1%} of their norm from the original's; {advice}"
+        return (warning,) if error > LARGE_OUTPUT_ERROR else ()
+    warning = (
+        f"the deployed network answers otherwise than the original on {1 - agreement.deployed:.1%} of the held-out "
+        f"samples; {advice}"
+    )
+    return (warning,) if agreement.deployed < LOW_AGREEMENT else ()
+
+
+def missed_drop(deployment: "Deployment") -> str | None:
+    """Return a sentence when the deployed network loses more than the goal allows on samples held out."""
+    allowed, found = deployment.inputs.max_drop, deployment.drop
+    if allowed is None or found <= allowed:
+        return None
+    best = deployment.inputs.prune.sparsity or 0.0
+    return (
+        f"the deployed network loses {found:.2%} on held-out samples, {allowed:.2%} were allowed: sparsity {best:.1%} "
+        "is the best of those tried; allow a larger --max-drop, or give more calibration samples"
+    )
+
+
+def _drop_warnings(deployment: "Deployment") -> tuple[str, ...]:
+    sentence = missed_drop(deployment)
+    return (sentence,) if sentence else ()
+
+
+def _sparsity_warnings(deployment: "Deployment") -> tuple[str, ...]:
+    asked = deployment.inputs.prune.sparsity
+    tensors = deployment.networks.pruned.tensors
+    weights = [tensors[layer.weight] for layer in deployment.networks.pruned.layers]
+    reached = 1 - sum(weight.nnz for weight in weights) / sum(weight.size for weight in weights)
+    if asked is None or reached - asked < SPARSITY_EXCESS:
+        return ()
+    return (f"{reached:.1%} of the weights are gone, {asked:.1%} were asked: the others never matter on these samples",)
+
+
+def _bound_warnings(deployment: "Deployment") -> tuple[str, ...]:
+    """Name the layers that miss their epsilon, and those whose screen has no useful bound on its optimum."""
+    solved = [(outcome.name, outcome.solution) for outcome in deployment.result.layers if outcome.solution]
+    missed, widened, unbounded = [], [], []
+    for name, solution in solved:
+        asked = deployment.inputs.prune.relative_epsilon * _target_norm(solution)
+        allowed = float(np.linalg.norm(solution.epsilon))
+        if deployment.inputs.prune.sparsity is None and allowed > asked * (1 + 1e-6):
+            widened.append(name)
+        if deployment.inputs.prune.sparsity is None and solution.distance > allowed:
+            missed.append(name)
+        if solution.relative_gap is None or solution.relative_gap > LARGE_GAP:
+            unbounded.append(name)
+    warnings = []
+    if missed:
+        warnings.append(f"layers {', '.join(missed)} miss their epsilon; their distances are in the report")
+    if widened:
+        warnings.append(
+            f"layers {', '.join(widened)} were allowed more than --relative-epsilon: their inputs are already pruned, "
+            "and the original weights need as much; the epsilons granted are in the report"
+        )
+    if unbounded:
+        warnings.append(
+            f"no certificate of optimality for layers {', '.join(unbounded)}: the duality gap of their screen is above "
+            f"{LARGE_GAP:.0%} or unknown, so fewer weights might do; their distances are exact all the same"
+        )
+    return tuple(warnings)
+
+
+def _target_norm(solution: LayerSolution) -> float:
+    return solution.distance / solution.relative_distance if solution.relative_distance else math.inf

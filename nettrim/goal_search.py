@@ -1,0 +1,124 @@
+"""The sparsest network within a drop: sparsities are tried, and judged on samples that no layer is fitted to."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from nettrim.evaluate import has_classes, run_deployed
+from nettrim.prune import PruneResult, PruneSettings, measure_budget, prune
+from nettrim.samples import Samples, split_held_out
+from nettrim.statistics import predicted_classes, relative_error, share_equal
+from nettrim_runtime.engine import run_graph
+from nettrim_runtime.graph import Array, Graph
+
+AIM = 0.7  # of the drop: what the chosen samples show is not quite what others will
+NEAR = 0.6  # of the aim: no sparser network is looked for from there
+MAX_TRIALS = 5
+FIRST_DENSITY, LEAST_DENSITY = 0.12, 1e-3
+EXPONENT = 1.5  # drop ~ density^-1.5, until two trials tell
+EXPONENT_RANGE = (0.7, 4.0)
+LARGEST_STEP = 3.0  # from one density to the next
+CLOSE = 1.1  # densities of the bracket's ends that are not worth another trial
+
+
+class Trial(NamedTuple):
+    """A sparsity that was tried, and the drop of the deployed network there."""
+
+    sparsity: float
+    drop: float
+
+
+class Found(NamedTuple):
+    """The sparsest network within the drop, else the best one; and every trial in order."""
+
+    result: PruneResult
+    sparsity: float
+    is_within: bool
+    trials: tuple[Trial, ...]
+
+
+def prune_to_drop(
+    graph: Graph,
+    samples: Samples,
+    max_drop: float,
+    settings: PruneSettings,
+    *,
+    rng: np.random.Generator,
+    deploy: Callable[[Graph, Array], Graph],
+    say: Callable[[str], None] = lambda _: None,
+) -> Found:
+    """Prune as far as the deployed network's drop allows, judged on a fifth of the samples, the rest fits.
+
+    Parameters
+    ----------
+    max_drop : float
+        As `measure_drop` counts; the search aims at 0.7 of it.
+    deploy : callable
+        (pruned graph, samples) -> the int8 graph.
+    """
+    fit, judged = split_held_out(samples, rng)
+    budget = measure_budget(graph, fit.x, settings, rng, say)
+    seed = int(rng.integers(1 << 31))
+    aim, tried = AIM * max_drop, list[tuple[Trial, PruneResult]]()
+
+    def attempt(density: float) -> float:
+        sparsity = 1 - density
+        say(f"trying sparsity {sparsity:.1%}")
+        wanted = replace(settings, sparsity=sparsity)
+        result = prune(graph, fit.x, wanted, np.random.default_rng(seed), say, budget=budget)
+        drop = measure_drop(graph, deploy(result.graph, fit.x), judged)
+        tried.append((Trial(sparsity, drop), result))
+        return drop
+
+    search_density(attempt, aim, floor=0.5 / len(judged))
+    if all(trial.drop > aim for trial, _ in tried):
+        attempt(1.0)
+    within = [one for one in tried if one[0].drop <= aim]
+    best, result = max(within, key=_sparsity) if within else min(tried, key=lambda one: one[0].drop)
+    return Found(result, best.sparsity, best.drop <= max_drop, tuple(trial for trial, _ in tried))
+
+
+def search_density(attempt: Callable[[float], float], aim: float, floor: float) -> None:
+    """Try densities until a drop lies a little below ``aim``: secant steps in logarithms within a bracket.
+
+    Parameters
+    ----------
+    floor : float
+        The least drop that can be told from none.
+    """
+    low, high = math.log(LEAST_DENSITY), 0.0  # too few weights at low, enough at high
+    x, exponent = math.log(FIRST_DENSITY), EXPONENT
+    last: tuple[float, float] | None = None
+    for _ in range(MAX_TRIALS):
+        drop = attempt(math.exp(x))
+        low, high = (x, high) if drop > aim else (low, x)
+        if NEAR * aim <= drop <= aim or high - low < math.log(CLOSE):
+            return
+        point = x, math.log(max(drop, floor, np.finfo(float).tiny))
+        if last is not None and x != last[0]:
+            exponent = min(max((last[1] - point[1]) / (x - last[0]), EXPONENT_RANGE[0]), EXPONENT_RANGE[1])
+        last = point
+        wanted = math.log(max((1 + NEAR) / 2 * aim, floor / 2))
+        step = (point[1] - wanted) / exponent
+        x += min(max(step, -math.log(LARGEST_STEP)), math.log(LARGEST_STEP))
+        if not low < x < high:
+            x = (low + high) / 2
+
+
+def measure_drop(original: Graph, deployed: Graph, samples: Samples) -> float:
+    """Return what a deployed network loses: accuracy with labels, else agreement, else the relative output error."""
+    before, after = run_graph(original, samples.x), run_deployed(deployed, samples.x)
+    if not has_classes(original, samples):
+        return relative_error(after, before)
+    classes = predicted_classes(before), predicted_classes(after)
+    if samples.labels is None:
+        return 1 - share_equal(*classes)
+    right = [share_equal(found, samples.labels) for found in classes]
+    return max(0.0, right[0] - right[1])
+
+
+def _sparsity(tried: tuple[Trial, PruneResult]) -> float:
+    return tried[0].sparsity

@@ -1,0 +1,88 @@
+"""The search for the sparsest network within a drop."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nettrim.calibrate import activation_ranges
+from nettrim.goal_search import MAX_TRIALS, measure_drop, prune_to_drop, search_density
+from nettrim.prune import PruneSettings
+from nettrim.quantize import quantize_graph
+from nettrim.samples import Samples
+from nettrim_runtime.engine import run_graph
+from nettrim_runtime.graph import Array, Graph
+from tests.graphs import random_mlp
+
+
+@given(st.floats(0.8, 3.0), st.floats(-3.0, 0.5), st.floats(1e-3, 0.1))
+@settings(max_examples=60)
+def test_a_power_law_is_met_in_few_trials(exponent: float, log_scale: float, aim: float) -> None:
+    tried: list[tuple[float, float]] = []
+
+    def attempt(density: float) -> float:
+        drop = min(1.0, 1e-2 * np.exp(log_scale) * density**-exponent)
+        tried.append((density, drop))
+        return float(drop)
+
+    search_density(attempt, aim, floor=1e-6)
+    assert len(tried) <= MAX_TRIALS
+    assert all(0 < density <= 1 for density, _ in tried)
+    best = min((density for density, drop in tried if drop <= aim), default=None)
+    possible = (1e-2 * np.exp(log_scale) / aim) ** (1 / exponent)
+    if best is not None and possible > 1e-3:
+        assert best >= possible * 0.999
+    if 0.02 < possible < 0.5:
+        assert best is not None
+        assert best <= 2 * possible
+
+
+def test_a_drop_that_no_sparsity_keeps_ends() -> None:
+    tried = []
+
+    def attempt(density: float) -> float:
+        tried.append(density)
+        return 1.0
+
+    search_density(attempt, 0.01, floor=1e-3)
+    assert len(tried) <= MAX_TRIALS
+    assert tried == sorted(tried)
+
+
+def test_the_network_found_keeps_the_drop_on_the_samples_it_was_judged_by() -> None:
+    rng = np.random.default_rng(0)
+    graph = random_mlp(rng)
+    samples = Samples(rng.standard_normal((400, 20)).astype(np.float32), None, "random")
+    found = prune_to_drop(graph, samples, 0.1, PruneSettings(), rng=rng, deploy=_deploy)
+    best = next(trial for trial in found.trials if trial.sparsity == found.sparsity)
+    assert found.is_within
+    assert best.drop <= 0.1
+    assert 0 < found.sparsity < 1
+    weights = [found.result.graph.tensors[layer.weight] for layer in graph.layers]
+    assert 1 - sum(w.nnz for w in weights) / sum(w.size for w in weights) == pytest.approx(found.sparsity, abs=0.02)
+
+
+def test_a_drop_of_nothing_is_missed_and_says_so() -> None:
+    rng = np.random.default_rng(1)
+    graph = random_mlp(rng)
+    samples = Samples(rng.standard_normal((400, 20)).astype(np.float32), None, "random")
+    found = prune_to_drop(graph, samples, 0.0, PruneSettings(), rng=rng, deploy=_deploy)
+    assert found.trials[-1].sparsity == 0
+    assert found.is_within == (min(trial.drop for trial in found.trials) == 0)
+
+
+def test_a_drop_is_of_accuracy_with_labels_and_of_agreement_without() -> None:
+    rng = np.random.default_rng(2)
+    graph = random_mlp(rng)
+    x = rng.standard_normal((200, 20)).astype(np.float32)
+    deployed = _deploy(graph, x)
+    unlabelled = Samples(x, None, "random")
+    agreement_drop = measure_drop(graph, deployed, unlabelled)
+    classes = run_graph(graph, x).argmax(axis=1)
+    assert 0 <= agreement_drop < 0.1
+    assert measure_drop(graph, deployed, Samples(x, classes, "the network's own")) == pytest.approx(agreement_drop)
+    assert measure_drop(graph, deployed, Samples(x, np.full(200, 9), "no class of the network")) == 0.0
+
+
+def _deploy(graph: Graph, samples: Array) -> Graph:
+    return quantize_graph(graph, activation_ranges(graph, samples))
