@@ -25,6 +25,7 @@ from nettrim.evaluate import (
 )
 from nettrim.goal_search import Trial, prune_to_drop
 from nettrim.importers import ImportedModel, load_model
+from nettrim.passes.remove_dead_channels import remove_dead_channels
 from nettrim.prune import PruneResult, PruneSettings, prune
 from nettrim.quantize import quantize_graph
 from nettrim.samples import (
@@ -111,11 +112,13 @@ class Deployment:
     Attributes
     ----------
     networks : Networks
-        ``deployed`` has its weights as model.npz stores them.
+        ``deployed`` still has all channels, so that its layers can be compared with the others'.
     trials : tuple of Trial
         The sparsities tried for a drop, on calibration samples set apart.
+    shipped : Graph
+        The deployed network, of the same bits, without dead channels and with its weights as model.npz stores them.
     fast : Graph
-        The deployed network with its weights as model.h stores them.
+        The same with its weights as model.h stores them.
     errors : dict
         Per layer, relative error of (pruned, deployed) activations on held-out samples.
     fit_errors : dict
@@ -129,6 +132,7 @@ class Deployment:
     result: PruneResult
     trials: tuple[Trial, ...]
     networks: Networks
+    shipped: Graph
     fast: Graph
     c_facts: CModelFacts
     agreement: Agreement
@@ -226,8 +230,9 @@ def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -
     result, inputs, trials = _prune(options, inputs, say)
     say("quantising")
     quantized = _quantized(result.graph, inputs.fit.x)
-    fast = fastest_formats(quantized, inputs.board)
-    networks = Networks(original, result.graph, smallest_formats(quantized))
+    shipped = remove_dead_channels(quantized)
+    fast = fastest_formats(shipped, inputs.board)
+    networks = Networks(original, result.graph, quantized)
     say("measuring accuracy and errors")
     labelled = inputs.test or inputs.held_out
     deployment = Deployment(
@@ -236,6 +241,7 @@ def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -
         result=result,
         trials=trials,
         networks=networks,
+        shipped=smallest_formats(shipped),
         fast=fast,
         c_facts=c_model_facts(fast),
         agreement=measure_agreement(networks, inputs.held_out),
@@ -271,7 +277,7 @@ def c_name(stem: str) -> str:
 
 def golden_vectors(deployment: Deployment, n_samples: int = 32) -> tuple[Array, Array]:
     """Return int8 (inputs, outputs) of the deployed network on held-out samples, for the board to check itself."""
-    graph = deployment.networks.deployed
+    graph = deployment.shipped
     inputs = graph.quantization(graph.inputs[0]).quantize(deployment.inputs.held_out.x[:n_samples])
     return inputs, run_graph(graph, inputs)
 

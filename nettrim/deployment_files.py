@@ -52,8 +52,8 @@ def write_deployment(
         When a compiler is there but fails.
     """
     golden = golden_vectors(deployment)
-    (folder / "model.npz").write_bytes(render_model(deployment.networks.deployed))
-    (folder / "model.tflite").write_bytes(render_tflite(deployment.networks.deployed, deployment.name))
+    (folder / "model.npz").write_bytes(render_model(deployment.shipped))
+    (folder / "model.tflite").write_bytes(render_tflite(deployment.shipped, deployment.name))
     header = render_c_header(deployment.fast, deployment.name, (golden[0][:1], golden[1][:1]))
     (folder / "model.h").write_text(header, encoding="utf-8")
     (folder / "nettrim_kernels.h").write_text(render_c_kernels(), encoding="utf-8")
@@ -183,7 +183,7 @@ def _copy_runtime(folder: Path) -> None:
 
 
 def _manifest_facts(deployment: Deployment, options: DeployOptions, build: dict[str, Any]) -> dict[str, Any]:
-    graph, spec = deployment.networks.deployed, deployment.inputs.spec
+    graph, spec = deployment.shipped, deployment.inputs.spec
     settings = dataclasses.asdict(deployment.inputs.prune)
     return {
         "tool": {"name": "nettrim", "version": importlib.metadata.version("nettrim")},
@@ -204,8 +204,8 @@ def _manifest_facts(deployment: Deployment, options: DeployOptions, build: dict[
 
 def _port(deployment: Deployment, name: str) -> dict[str, Any]:
     tensor, quantization = (
-        deployment.networks.deployed.tensors[name],
-        deployment.networks.deployed.quantization(name),
+        deployment.shipped.tensors[name],
+        deployment.shipped.quantization(name),
     )
     return {
         "shape": tensor.shape,
@@ -216,7 +216,7 @@ def _port(deployment: Deployment, name: str) -> dict[str, Any]:
 
 
 def _render_readme(deployment: Deployment, program: str | None, golden_samples: int) -> str:
-    graph = deployment.networks.deployed
+    graph = deployment.shipped
     entry, output = _port(deployment, graph.inputs[0]), _port(deployment, graph.outputs[0])
     return _template("README.md.j2").render(
         name=deployment.name,

@@ -118,20 +118,23 @@ def _goal(deployment: Deployment) -> dict[str, Any]:
 
 def _layer(deployment: Deployment, layer: Layer, number: int) -> dict[str, Any]:
     networks, outcome = deployment.networks, deployment.result.layers[number]
-    weight, bias = (networks.deployed.tensors[name] for name in (layer.weight, layer.bias))
+    whole, biases = (networks.deployed.tensors[name] for name in (layer.weight, layer.bias))
+    weight, bias = (deployment.shipped.tensors[name] for name in (layer.weight, layer.bias))
     pruned_error, deployed_error = deployment.errors[layer.name]
     solution = outcome.solution
     return {
         "name": layer.name,
         "op": type(layer).__name__,
         "macs": layer_macs(layer, networks.original.tensors),
-        "parameters": weight.size,
-        "biases": bias.size,
+        "parameters": whole.size,
+        "biases": biases.size,
         "nnz": weight.nnz,
-        "sparsity": 1 - weight.nnz / weight.size,
-        "format": format_name(networks.deployed, layer),
+        "sparsity": 1 - weight.nnz / whole.size,
+        "inputs_removed": whole.size // whole.shape[0] - weight.size // weight.shape[0],
+        "outputs_removed": whole.shape[0] - weight.shape[0],
+        "format": format_name(deployment.shipped, layer),
         "c_format": format_name(deployment.fast, layer),
-        "dense_bytes": weight.dense_bytes + bias.dense_bytes,
+        "dense_bytes": whole.dense_bytes + biases.dense_bytes,
         "stored_bytes": weight.stored_bytes + bias.stored_bytes,
         "flash_bytes": deployment.c_facts.op_flash_bytes.get(layer.name, 0),
         **_solution(solution),

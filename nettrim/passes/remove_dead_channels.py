@@ -1,0 +1,209 @@
+"""Remove neurons and channels that never change or that nothing reads, through the graph; outputs keep their bits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nettrim_runtime.engine import prepare
+from nettrim_runtime.graph import Array, Graph, Quantization, Tensor
+from nettrim_runtime.ops import (
+    NO_PADDING,
+    Activation,
+    Add,
+    AveragePool2d,
+    Conv2d,
+    Dense,
+    Layer,
+    MaxPool2d,
+    Op,
+    Reshape,
+    op_inputs,
+)
+
+
+def remove_dead_channels(graph: Graph) -> Graph:
+    """Return a float or int8 graph without channels that are constant, folded into the biases behind, or not read.
+
+    Channels go through additions, poolings, clamps, depthwise convolutions and flattening, where all that share them
+    can spare them. A constant other than zero stays where a padded convolution reads it. One channel stays at least.
+    The outputs of an int8 graph keep every bit.
+    """
+    while True:
+        smaller = _remove_once(graph)
+        if smaller is graph:
+            return graph
+        graph = smaller
+
+
+@dataclass(frozen=True, eq=False)
+class _Channels:
+    """What is known of each activation's channels.
+
+    Attributes
+    ----------
+    family : dict
+        Tensor -> the first tensor that it shares its channels with.
+    counts : dict
+        First tensor of a family -> number of channels.
+    constant : dict
+        Tensor -> (n_channels,) bool: the same for every sample and pixel.
+    offsets : dict
+        Tensor -> (n_channels,) value above the zero point, of those that are constant.
+    """
+
+    family: dict[str, str]
+    counts: dict[str, int]
+    constant: dict[str, Array]
+    offsets: dict[str, Array]
+
+
+def _remove_once(graph: Graph) -> Graph:
+    channels = _study(graph)
+    needed = {first: np.zeros(count, bool) for first, count in channels.counts.items()}
+    for name in (*graph.inputs, *graph.outputs):
+        needed[channels.family[name]][:] = True
+    for op in graph.ops:
+        for name in op_inputs(op):
+            needed[channels.family[name]] |= _needs(graph, op, name, channels)
+        if not _is_shared(graph, op) and not _is_free(op):
+            needed[channels.family[op.output]][:] = True
+    for mask in needed.values():
+        mask[0] |= not mask.any()
+    if all(mask.all() for mask in needed.values()):
+        return graph
+    return _shrink(graph, channels, needed)
+
+
+def _is_free(op: Op) -> bool:
+    """Whether an operator's output channels can be chosen without its input's."""
+    return isinstance(op, Dense) or (isinstance(op, Conv2d) and op.groups == 1)
+
+
+def _is_shared(graph: Graph, op: Op) -> bool:
+    """Whether channel c of the output comes from channel c of each input alone."""
+    if isinstance(op, Conv2d):
+        channels = graph.tensors[op.input].shape[-1]
+        return op.groups == channels == graph.tensors[op.output].shape[-1] and op.groups > 1
+    if isinstance(op, Reshape):
+        before, after = graph.tensors[op.input].shape, graph.tensors[op.output].shape
+        return after[-1] == before[-1] or len(after) == 1
+    return isinstance(op, MaxPool2d | AveragePool2d | Activation | Add)
+
+
+def _study(graph: Graph) -> _Channels:
+    family: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    for name in graph.inputs:
+        family[name], counts[name] = name, graph.tensors[name].shape[-1]
+    for op in graph.ops:
+        firsts = {family[name] for name in op_inputs(op)}
+        if not _is_shared(graph, op):
+            family[op.output], counts[op.output] = op.output, graph.tensors[op.output].shape[-1]
+            continue
+        first = min(firsts)
+        family = {name: first if own in firsts else own for name, own in family.items()} | {op.output: first}
+        counts = {name: count for name, count in counts.items() if name == first or name not in firsts}
+    program = prepare(graph, 1)
+    entry = graph.tensors[graph.inputs[0]]
+    program.run(np.zeros((1, *entry.shape), entry.dtype))
+    offsets = {
+        name: program.buffers[name].reshape(-1, counts[family[name]])[0].astype(np.float64) - _zero(graph, name)
+        for name in family
+    }
+    channels = _Channels(family, counts, {}, offsets)
+    for name in graph.inputs:
+        channels.constant[name] = np.zeros(counts[family[name]], bool)
+    for op in graph.ops:
+        channels.constant[op.output] = _is_constant(graph, op, channels)
+    return channels
+
+
+def _zero(graph: Graph, name: str) -> int:
+    return graph.quantization(name).zero_point if graph.is_quantized else 0
+
+
+def _is_constant(graph: Graph, op: Op, channels: _Channels) -> Array:
+    """Return (n_channels,) bool of the output."""
+    if isinstance(op, Dense | Conv2d) and _is_free(op):
+        moving: Array = np.any(_by_channel(graph, op, channels) & ~_foldable(op, channels), axis=1)
+        return ~moving
+    if not _is_shared(graph, op):
+        return np.zeros(channels.counts[channels.family[op.output]], bool)
+    if isinstance(op, Conv2d):
+        weight = graph.tensors[op.weight].values()
+        filtered: Array = _foldable(op, channels) | np.all(weight == 0, axis=(1, 2, 3))
+        return filtered
+    together: Array = np.logical_and.reduce([channels.constant[name] for name in op_inputs(op)])
+    return together
+
+
+def _foldable(op: Layer, channels: _Channels) -> Array:
+    """Return (n_channels,) bool: input channels whose constant is the same at every pixel of every window."""
+    padded = isinstance(op, Conv2d) and op.padding != NO_PADDING
+    constant, offsets = channels.constant[op.input], channels.offsets[op.input]
+    foldable: Array = constant & ((offsets == 0) | (not padded))
+    return foldable
+
+
+def _by_channel(graph: Graph, op: Layer, channels: _Channels) -> Array:
+    """Return (n_outputs, n_channels) bool: where a layer has weights on an input channel."""
+    weight = graph.tensors[op.weight].values()
+    count = channels.counts[channels.family[op.input]]
+    reads: Array = (weight.reshape(len(weight), -1, count) != 0).any(axis=1)
+    return reads
+
+
+def _needs(graph: Graph, op: Op, name: str, channels: _Channels) -> Array:
+    """Return (n_channels,) bool: what an operator cannot do without, apart from what it hands on."""
+    count = channels.counts[channels.family[name]]
+    if _is_shared(graph, op):
+        return np.zeros(count, bool)
+    if isinstance(op, Dense | Conv2d) and _is_free(op):
+        needs: Array = _by_channel(graph, op, channels).any(axis=0) & ~_foldable(op, channels)
+        return needs
+    return np.ones(count, bool)
+
+
+def _shrink(graph: Graph, channels: _Channels, needed: Mapping[str, Array]) -> Graph:
+    tensors = dict(graph.tensors)
+    for name, first in channels.family.items():
+        kept = needed[first]
+        shape = graph.tensors[name].shape
+        repeats = shape[-1] // len(kept)
+        tensors[name] = replace(tensors[name], shape=(*shape[:-1], repeats * int(kept.sum())))
+    for op in graph.layers:
+        weight, bias = _shrink_layer(graph, op, channels, needed)
+        tensors |= {weight.name: weight, bias.name: bias}
+    ops = [_with_groups(op, tensors) if _is_shared(graph, op) else op for op in graph.ops]
+    return replace(graph, ops=tuple(ops), tensors=tensors)
+
+
+def _with_groups(op: Op, tensors: Mapping[str, Tensor]) -> Op:
+    """Return a depthwise convolution with as many groups as channels are left; other operators as they are."""
+    return replace(op, groups=tensors[op.input].shape[-1]) if isinstance(op, Conv2d) else op
+
+
+def _shrink_layer(graph: Graph, op: Layer, channels: _Channels, needed: Mapping[str, Array]) -> tuple[Tensor, Tensor]:
+    rows, columns = needed[channels.family[op.output]], needed[channels.family[op.input]]
+    weight, bias = graph.tensors[op.weight], graph.tensors[op.bias]
+    values, offset = weight.values(), bias.values()
+    if _is_free(op):
+        gone = ~columns
+        by_channel = values.reshape(len(values), -1, len(columns))
+        folded = (
+            by_channel[:, :, gone].sum(axis=1, dtype=np.float64)
+            @ np.where(channels.constant[op.input], channels.offsets[op.input], 0.0)[gone]
+        )
+        offset = (offset + folded).astype(offset.dtype)
+        values = by_channel[:, :, columns].reshape(*values.shape[:-1], -1)
+    return _take_rows(weight, values, rows), _take_rows(bias, offset, rows)
+
+
+def _take_rows(tensor: Tensor, values: Array, rows: Array) -> Tensor:
+    """Return a constant's kept rows, with their scales."""
+    values = np.ascontiguousarray(values[rows])
+    quantization = tensor.quantization
+    if quantization is not None and quantization.axis is not None:
+        quantization = Quantization(quantization.scale[rows], quantization.zero_point, quantization.axis)
+    return replace(tensor, shape=values.shape, data=values, quantization=quantization)

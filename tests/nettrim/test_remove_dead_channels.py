@@ -1,0 +1,128 @@
+"""Dead channels go physically, and nobody notices at the output."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nettrim.passes.remove_dead_channels import remove_dead_channels
+from nettrim_exporters.tflite import render_tflite
+from nettrim_runtime.engine import run_graph
+from nettrim_runtime.graph import Array, Graph
+from nettrim_runtime.ops import Conv2d
+from tests.graphs import quantized, random_cnn, random_inputs, random_mlp
+
+
+@given(st.sampled_from([random_mlp, random_cnn]), st.integers(0, 10**6), st.floats(0.02, 0.6), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_int8_outputs_keep_every_bit(make: object, seed: int, density: float, in_columns: bool) -> None:
+    rng = np.random.default_rng(seed)
+    graph = _with_dead_parts(make(rng, density), rng, in_columns=in_columns)  # type: ignore[operator]
+    int8 = quantized(graph, rng)
+    smaller = remove_dead_channels(int8)
+    x = random_inputs(int8, rng, 8)
+    assert np.array_equal(run_graph(smaller, x), run_graph(int8, x))
+    assert _weights(smaller) <= _weights(int8)
+
+
+@given(st.sampled_from([random_mlp, random_cnn]), st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_float_outputs_stay(make: object, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    graph = _with_dead_parts(make(rng, 0.3), rng, in_columns=True)  # type: ignore[operator]
+    x = random_inputs(graph, rng, 8)
+    assert np.allclose(run_graph(remove_dead_channels(graph), x), run_graph(graph, x), atol=1e-5)
+
+
+def test_a_dense_network_stays_the_same_object() -> None:
+    graph = random_cnn(np.random.default_rng(0))
+    assert remove_dead_channels(graph) is graph
+
+
+def test_a_neuron_without_weights_goes_and_its_constant_is_folded() -> None:
+    rng = np.random.default_rng(1)
+    graph = random_mlp(rng)
+    first, second = graph.layers[:2]
+    weight, bias = graph.tensors[first.weight].values().copy(), graph.tensors[first.bias].values().copy()
+    weight[[2, 5]], bias[2] = 0, 1.5
+    smaller = remove_dead_channels(_with(graph, {first.weight: weight, first.bias: bias}))
+    assert smaller.tensors[first.weight].shape == (14, 20)
+    assert smaller.tensors[second.weight].shape == (12, 14)
+    column = graph.tensors[second.weight].values()[:, 2] * 1.5 + graph.tensors[second.weight].values()[:, 5] * max(
+        bias[5], 0
+    )
+    assert np.allclose(smaller.tensors[second.bias].values(), graph.tensors[second.bias].values() + column, atol=1e-6)
+
+
+def test_a_channel_goes_through_the_addition_the_pool_and_the_depthwise_convolution() -> None:
+    rng = np.random.default_rng(2)
+    graph = random_cnn(rng)
+    stem, depthwise, pointwise, last, _ = graph.layers
+    values = _copies(graph, stem.weight, stem.bias, pointwise.weight, pointwise.bias)
+    depthwise_bias = graph.tensors[depthwise.bias].values().copy()
+    for array in (*values.values(), depthwise_bias):
+        array[3] = 0
+    smaller = remove_dead_channels(_with(graph, {**values, depthwise.bias: depthwise_bias}))
+    assert smaller.tensors[stem.weight].shape[0] == 7
+    assert next(op for op in smaller.ops if isinstance(op, Conv2d) and op.name == depthwise.name).groups == 7
+    assert smaller.tensors[last.weight].shape[-1] == 7
+
+
+def test_a_constant_stays_where_a_padded_convolution_reads_it() -> None:
+    rng = np.random.default_rng(3)
+    graph = random_cnn(rng)
+    *_, last, _ = graph.layers
+    assert isinstance(last, Conv2d)
+    assert last.padding.bottom
+    stem, pointwise = graph.layers[0], graph.layers[2]
+    values = _copies(graph, stem.weight, stem.bias, pointwise.weight, pointwise.bias)
+    for array in values.values():
+        array[3] = 0
+    values[stem.bias][3] = 2.0  # reaches the sum, and from there the borders of the last convolution
+    altered = _with(graph, values)
+    smaller = remove_dead_channels(altered)
+    assert smaller.tensors[last.weight].shape[-1] == 8
+    x = random_inputs(altered, rng, 4)
+    assert np.allclose(run_graph(smaller, x), run_graph(altered, x), atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [random_mlp, random_cnn])
+def test_a_network_of_zeros_keeps_one_channel_and_can_be_written(make: object) -> None:
+    rng = np.random.default_rng(4)
+    graph = make(rng)  # type: ignore[operator]
+    zeros = _with(graph, {layer.weight: np.zeros_like(graph.tensors[layer.weight].values()) for layer in graph.layers})
+    int8 = quantized(zeros, rng)
+    smaller = remove_dead_channels(int8)
+    x = random_inputs(int8, rng, 4)
+    assert np.array_equal(run_graph(smaller, x), run_graph(int8, x))
+    assert min(smaller.tensors[layer.weight].shape[0] for layer in smaller.layers) == 1
+    assert render_tflite(smaller, "zeros")
+
+
+def _with_dead_parts(graph: Graph, rng: np.random.Generator, *, in_columns: bool) -> Graph:
+    """Zero some rows of some layers, and with ``in_columns`` what reads some channels."""
+    changed: dict[str, Array] = {}
+    for layer in graph.layers:
+        values = graph.tensors[layer.weight].values().copy()
+        values[rng.random(len(values)) < 0.4] = 0
+        if in_columns:
+            values[..., rng.random(values.shape[-1]) < 0.3] = 0
+        changed[layer.weight] = values
+        bias = graph.tensors[layer.bias].values().copy()
+        bias[rng.random(len(bias)) < 0.5] = 0
+        changed[layer.bias] = bias
+    return _with(graph, changed)
+
+
+def _copies(graph: Graph, *names: str) -> dict[str, Array]:
+    return {name: graph.tensors[name].values().copy() for name in names}
+
+
+def _with(graph: Graph, values: dict[str, Array]) -> Graph:
+    return graph.with_tensors(replace(graph.tensors[name], data=array) for name, array in values.items())
+
+
+def _weights(graph: Graph) -> int:
+    return sum(graph.tensors[layer.weight].size for layer in graph.layers)
