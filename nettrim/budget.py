@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from nettrim.admm import initial_state, iterate, prepare, sparse_weights
-from nettrim.elimination import EliminationSettings, eliminate, is_plain
+from nettrim.elimination import EliminationSettings, eliminate, is_unstructured
 from nettrim.layer_problem import LayerProblem, neuron_distances
 from nettrim.layer_search import SearchSettings
 from nettrim.refit import fit_on_support
@@ -39,7 +39,7 @@ def error_table(problem: LayerProblem, importance: Array, settings: SearchSettin
         (n_outputs,) what each neuron's mean squared distance counts.
     """
     settings = settings or SearchSettings()
-    plain = is_plain(problem.structure)
+    plain = is_unstructured(problem.structure)
     most = LARGEST_DENSITY * problem.W.size if plain else 0.0
     rows = [Row(int(np.count_nonzero(problem.W)), 0.0)]
     start = np.zeros_like(problem.W), problem.bias

@@ -23,6 +23,7 @@ from nettrim.deployment_files import write_deployment
 from nettrim.deployment_warnings import missed_drop
 from nettrim.errors import BudgetMissedError, InvalidBenchmarkError, UsageError
 from nettrim.layer_problem import Constraint
+from nettrim.layer_search import SearchSettings
 from nettrim.prune import Mode, PruneSettings
 from nettrim.report import print_report
 from nettrim.samples import ImageLayout, InputOptions
@@ -71,6 +72,9 @@ def deploy(
     constraint: Annotated[
         Constraint, typer.Option(help="The convex program: distance to the box, or the inequalities as published.")
     ] = "distance",
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Net-Trim as published: no refit, no elimination; with --relative-epsilon.")
+    ] = False,
     structure: Annotated[
         str, typer.Option(help="What is pruned together: l1 (single weights), 1x4, 1x16, 4x1, columns, neurons or 2:4.")
     ] = "l1",
@@ -99,6 +103,8 @@ def deploy(
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json instead of the table.")] = False,
 ) -> None:
     """Trained network in, verified int8 deployment out."""
+    if plain and relative_epsilon is None:
+        raise UsageError("--plain is a convex program at an epsilon: give --relative-epsilon, and no other goal")
     options = DeployOptions(
         model=model,
         board=target,
@@ -110,6 +116,7 @@ def deploy(
             _prune_settings(sparsity, relative_epsilon, max_drop, structure),
             mode=mode,
             constraint=constraint,
+            search=SearchSettings(plain=plain),
             memory_budget_bytes=memory << 20,
         ),
         max_drop=max_drop,

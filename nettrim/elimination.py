@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg.blas import dsyr
 
 from nettrim.layer_problem import LayerProblem, neuron_distances
 from nettrim.refit import FittedNeuron, RefitSettings, fit_neurons, fit_on_support
@@ -43,8 +44,8 @@ class EliminationSettings:
     """
 
     refit: RefitSettings = field(default_factory=RefitSettings)
-    rounds: int = 2
-    growth: tuple[float, ...] = (1.0, 1.0, 0.5, 0.5)
+    rounds: int = 1
+    growth: tuple[float, ...] = (1.0, 1.0, 0.5)
     smallest_gain: float = 5e-3
     growth_within: tuple[float, ...] = (0.3,)
 
@@ -162,7 +163,7 @@ def eliminate_within(
     return W, bias
 
 
-def is_plain(structure: Structure) -> bool:
+def is_unstructured(structure: Structure) -> bool:
     """Return whether weights are chosen one by one: no groups, bounds, signs or costs."""
     return isinstance(structure, L1Norm) and not structure.is_bounded and np.ndim(structure.costs) == 0
 
@@ -243,7 +244,7 @@ class Priced(NamedTuple):
 
 def price_weights(fitted: FittedNeuron, most: float = 1.0) -> Priced:
     """Eliminate a share ``most`` of a neuron's weights one by one; the others come last, at an infinite cost."""
-    weights, inverse = fitted.weights.copy(), np.linalg.inv(fitted.hessian)
+    weights, inverse = fitted.weights.copy(), np.asfortranarray(np.linalg.inv(fitted.hessian))
     size = len(weights) - 1  # the bias stays
     order, costs = np.zeros(size, int), np.full(size, np.inf)
     places = np.arange(size)  # in the support, of the weights that the matrix still holds
@@ -254,12 +255,13 @@ def price_weights(fitted: FittedNeuron, most: float = 1.0) -> Priced:
         np.divide(weights[:-1] ** 2, np.diag(inverse)[:-1], out=price, where=left)
         gone = int(np.argmin(price))
         order[step], costs[step], left[gone] = places[gone], price[gone], False
-        column = inverse[:, gone] / inverse[gone, gone]
-        weights -= weights[gone] * column
-        inverse -= np.outer(column, inverse[gone])
+        column = np.concatenate([inverse[gone, :gone], inverse[gone:, gone]])  # only the lower triangle is kept up
+        pivot = column[gone]
+        weights -= weights[gone] / pivot * column
+        inverse = dsyr(-1.0 / pivot, column, lower=1, a=inverse, overwrite_a=1)
         if np.count_nonzero(left) <= SHRINK_AT * len(places):
             kept = np.append(left, True)
-            weights, inverse = weights[kept], inverse[np.ix_(kept, kept)]
+            weights, inverse = weights[kept], np.asfortranarray(inverse[np.ix_(kept, kept)])
             places, left = places[left], left[left]
     order[steps:] = places[left]
     return Priced(fitted, order, costs)

@@ -15,7 +15,7 @@ from nettrim.admm import (
     sparse_weights,
 )
 from nettrim.admm_loop import AdmmSettings, AdmmState
-from nettrim.elimination import EliminationSettings, choose_weights, eliminate_within, is_plain, is_within
+from nettrim.elimination import EliminationSettings, choose_weights, eliminate_within, is_unstructured, is_within
 from nettrim.layer_problem import LayerProblem, distance
 from nettrim.layer_solution import LayerSolution, SolverStatus, evaluate
 from nettrim.refit import RefitSettings
@@ -47,6 +47,8 @@ class SearchSettings:
     elimination : EliminationSettings or None
         From the screen's weights to fewer at the same distance; None keeps the convex program's own support, or the
         largest of its weights. Weights with a structure or bounds are always chosen by size.
+    plain : bool
+        Return the convex program's own solution at its epsilon, as published: no refit and no elimination.
     rounds : int
         Refits, the first of all that the screen kept, each next one of fewer in geometric steps; 2 or more. Of
         weights that are chosen by size.
@@ -59,6 +61,7 @@ class SearchSettings:
     screen_gap: float = 3e-2
     screen_iterations: int = 100
     elimination: EliminationSettings | None = field(default_factory=EliminationSettings)
+    plain: bool = False
     surplus: float = 1.5
     rounds: int = 5
     max_solves: int = 12
@@ -110,7 +113,7 @@ def solve_to_nnz(
     epsilon = _find_epsilon(layer, state, (nnz + 0.7 * surplus, nnz + 1.3 * surplus), settings)
     iterate(layer, state, epsilon, settings.admm)
     screen = read_solution(layer, state, epsilon, settings.admm)
-    if settings.elimination and is_plain(problem.structure) and nnz > 0:
+    if settings.elimination and is_unstructured(problem.structure) and nnz > 0:
         start = _largest(problem, screen.W, usable, max(screen.nnz, nnz))
         first = np.where(start, np.where(screen.W != 0, screen.W, problem.W), np.float32(0))
         W, bias = choose_weights(problem, first, screen.bias, nnz, importance=importance, settings=settings.elimination)
@@ -138,13 +141,15 @@ def solve_to_epsilon(problem: LayerProblem, settings: SearchSettings | None = No
     for _ in range(2):
         iterate(layer, state, epsilon, settings.admm)
         screen = read_solution(layer, state, epsilon, settings.admm)
-        W, bias = refit_within(problem, screen.W, screen.bias, screen.W != 0, settings.refit)
+        W, bias = screen.W, screen.bias
+        if not settings.plain:
+            W, bias = refit_within(problem, W, bias, W != 0, settings.refit)
         reached = is_within(problem, W, bias)
         if reached or screen.status is not SolverStatus.SOLVED:
             break
         epsilon = TIGHTER * epsilon
     if reached:
-        if settings.elimination and is_plain(problem.structure):
+        if settings.elimination and not settings.plain and is_unstructured(problem.structure):
             W, bias = eliminate_within(problem, W, bias, settings.elimination)
         return _refitted(problem, screen, W, bias)
     solution = _refitted(problem, screen, W, bias)

@@ -113,6 +113,7 @@ def _goal(deployment: Deployment) -> dict[str, Any]:
         "mode": settings.mode.value,
         "constraint": settings.constraint,
         "structure": settings.structure,
+        "plain": settings.search.plain,
     }
 
 

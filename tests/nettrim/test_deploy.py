@@ -135,6 +135,22 @@ def test_a_result_that_disagrees_with_the_original_says_so(
     assert "fewer than the inputs" not in error
 
 
+def test_the_largest_drop_is_kept_on_held_out_samples_or_ends_with_exit_code_5(
+    deploy: Deploy, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sparsities = []
+    for allowed in (0, 0.01, 0.5):
+        code = deploy("--target", "host", digits / "model.pt", "--max-drop", allowed, "--output", str(allowed))
+        report = json.loads((tmp_path / str(allowed) / "report.json").read_text())
+        assert code == (0 if report["goal"]["drop"] <= allowed else 5)
+        assert ("is the best of those tried" in capsys.readouterr().err) == (code == 5)
+        assert report["goal"]["drop"] == pytest.approx(1 - report["agreement"]["deployed"])
+        assert report["goal"]["sparsity"] in {trial["sparsity"] for trial in report["goal"]["trials"]}
+        sparsities.append(report["totals"]["sparsity"])
+    assert sparsities[2] > 0.8
+    assert sparsities == sorted(sparsities)
+
+
 def test_a_relative_epsilon_is_kept_by_every_layer(deploy: Deploy, digits: Path, tmp_path: Path) -> None:
     for mode in ("parallel", "cascade"):
         arguments = ("--relative-epsilon", 0.1, "--mode", mode, "--output", mode)
@@ -241,6 +257,8 @@ def test_an_unsupported_operator_is_exit_code_3_before_any_work(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--plain",), "--plain is a convex program"),
+        (("--max-drop", "2"), "--max-drop is 2"),
         (("--sparsity", "1.5"), "--sparsity is 1.5"),
         (("--sparsity", "0.5", "--relative-epsilon", "0.1"), "different goals"),
         (("--input-shape", "1,x"), "--input-shape is '1,x'"),

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nettrim.activations import IDENTITY, RELU
+from nettrim.admm import solve
 from nettrim.elimination import EliminationSettings, choose_weights, eliminate, eliminate_within, is_within, regrow
 from nettrim.layer_problem import LayerProblem, build_problem, distance, neuron_distances
 from nettrim.layer_search import SearchSettings, solve_to_epsilon, solve_to_nnz
@@ -94,6 +95,15 @@ def test_elimination_within_epsilon_removes_weights_and_keeps_epsilon(ball: str,
     assert is_within(problem, refined.W, refined.bias)
     assert refined.nnz < plain.nnz
     assert np.all(neuron_distances(problem, refined.W, refined.bias) ** 2 <= np.sum(np.square(problem.epsilon)) + 1e-9)
+
+
+@pytest.mark.parametrize("constraint", ["distance", "hard"])
+def test_plain_net_trim_is_the_convex_programs_own_solution(constraint: str) -> None:
+    problem = random_problem(12, constraint=constraint)  # type: ignore[arg-type]
+    plain, solved = solve_to_epsilon(problem, SearchSettings(plain=True)), solve(problem)
+    assert np.array_equal(plain.W, solved.W)
+    assert np.array_equal(plain.bias, solved.bias)
+    assert plain.is_feasible
 
 
 def test_weights_outside_epsilon_come_back_as_they_are() -> None:
