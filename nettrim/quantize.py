@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nettrim_runtime.csr import CsrMatrix
 from nettrim_runtime.fixed_point import exact_multiplier, largest_accumulators
 from nettrim_runtime.graph import Graph, Quantization, Tensor
-from nettrim_runtime.ops import Activation, AveragePool2d, Dense, Layer, MaxPool2d, Reshape, Softmax
+from nettrim_runtime.ops import Activation, AveragePool2d, Dense, Layer, MaxPool2d, Reshape, Softmax, op_inputs
 
 Array = npt.NDArray[Any]
 Range = tuple[float, float]
@@ -24,6 +24,7 @@ BIAS_LIMIT = 1 << 24  # a bias this large still has more digits than any int8 ou
 ZERO_ROW_BIAS = 1 << 20  # the integer that the bias of a fully pruned row becomes
 SCALE_TRIALS = 64  # steps of one unit in the last place of a float32 scale
 SMALLEST_SPAN, SPAN_OF_ZERO = 1e-20, 1e-6  # an activation that is always zero still needs a scale
+SMALLEST_SOFTMAX_SPAN = 2.0**-18  # a softmax takes scales above 2^-26 only: its multiplier has a whole part
 
 SOFTMAX_OUTPUT = Quantization(np.array([1 / 256], np.float32), -128)  # fixed by TFLite
 
@@ -44,7 +45,12 @@ def quantize_graph(graph: Graph, ranges: Mapping[str, Range]) -> Graph:
     Graph
         int8 activations and weights, int32 biases; a pruned weight stays zero.
     """
-    quantizations = {name: quantization_of_range(*ranges[name]) for name in graph.inputs}
+    logits = _softmax_inputs(graph)
+
+    def covering(name: str) -> Quantization:
+        return quantization_of_range(*ranges[name], SMALLEST_SOFTMAX_SPAN if name in logits else SMALLEST_SPAN)
+
+    quantizations = {name: covering(name) for name in graph.inputs}
     for op in graph.ops:
         match op:
             case MaxPool2d() | AveragePool2d() | Activation() | Reshape():
@@ -52,7 +58,7 @@ def quantize_graph(graph: Graph, ranges: Mapping[str, Range]) -> Graph:
             case Softmax():
                 quantizations[op.output] = SOFTMAX_OUTPUT
             case _:
-                quantizations[op.output] = quantization_of_range(*ranges[op.output])
+                quantizations[op.output] = covering(op.output)
     tensors = {
         name: replace(graph.tensors[name], dtype="int8", quantization=found) for name, found in quantizations.items()
     }
@@ -63,10 +69,23 @@ def quantize_graph(graph: Graph, ranges: Mapping[str, Range]) -> Graph:
     return replace(graph, tensors=tensors)
 
 
-def quantization_of_range(smallest: float, largest: float) -> Quantization:
-    """Return the int8 scale and zero point that cover a range and hold 0.0 exactly."""
+def _softmax_inputs(graph: Graph) -> set[str]:
+    """Return what a softmax reads, back to where its quantisation is chosen."""
+    names: set[str] = set()
+    for op in reversed(graph.ops):
+        hands_on = isinstance(op, MaxPool2d | AveragePool2d | Activation | Reshape) and op.output in names
+        if isinstance(op, Softmax) or hands_on:
+            names.update(op_inputs(op))
+    return names
+
+
+def quantization_of_range(smallest: float, largest: float, smallest_span: float = SMALLEST_SPAN) -> Quantization:
+    """Return the int8 scale and zero point that cover a range and hold 0.0 exactly.
+
+    A range shorter than ``smallest_span`` is widened to it, or to 1e-6 if that is more.
+    """
     smallest, largest = min(smallest, 0.0), max(largest, 0.0)
-    span = largest - smallest if largest - smallest > SMALLEST_SPAN else SPAN_OF_ZERO
+    span = largest - smallest if largest - smallest > smallest_span else max(SPAN_OF_ZERO, smallest_span)
     scale = np.float32(span / INT8_STEPS)
     zero_point = int(np.clip(np.rint(-128 - smallest / float(scale)), -128, 127))
     return Quantization(np.array([scale], np.float32), zero_point)

@@ -101,6 +101,18 @@ def test_a_network_of_zeros_keeps_one_channel_and_can_be_written(make: object) -
     assert render_tflite(smaller, "zeros")
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-12, 1e-9])
+def test_a_softmax_of_almost_nothing_is_quantised_so_that_it_runs(size: float) -> None:
+    rng = np.random.default_rng(5)
+    graph = random_mlp(rng)
+    last = graph.layers[-1]
+    names = (last.weight, last.bias)
+    faint = _with(graph, {name: np.float32(size) * graph.tensors[name].values() for name in names})
+    int8 = quantized(faint, rng)
+    outputs = int8.quantization(int8.outputs[0]).dequantize(run_graph(int8, random_inputs(int8, rng, 4)))
+    assert np.allclose(outputs, 0.2, atol=1 / 256)
+
+
 def _with_dead_parts(graph: Graph, rng: np.random.Generator, *, in_columns: bool) -> Graph:
     """Zero some rows of some layers, and with ``in_columns`` what reads some channels."""
     changed: dict[str, Array] = {}
