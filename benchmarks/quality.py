@@ -35,7 +35,7 @@ from nettrim.calibrate import activation_ranges
 from nettrim.deploy import DEFAULT_DISAGREEMENT
 from nettrim.evaluate import run_deployed
 from nettrim.goal_search import measure_drop, prune_to_drop
-from nettrim.layer_groups import layer_problems
+from nettrim.layer_plan import layer_problem
 from nettrim.prune import PruneResult, PruneSettings, measure_budget, prune
 from nettrim.quantize import quantize_graph
 from nettrim.samples import Samples, split_held_out
@@ -149,13 +149,12 @@ def _prune_rivals(
     plans = rival_plans(subject, len(samples), seed)
     while plans:
         plan = plans.pop(0)
-        problems = layer_problems(network, network, plan, "distance")
+        problem = layer_problem(network, network, plan, "distance")
         network.release(plans)
         for method, prepare in METHODS.items():
-            prepared = [prepare(problem) for problem in problems]
+            prune_layer = prepare(problem)
             for sparsity, kept in counts.items():
-                share = kept[plan.layer.name] // len(problems)
-                pruned = [one(share) for one in prepared]
+                pruned = prune_layer(kept[plan.layer.name])
                 graphs[method][sparsity] = with_weights(graphs[method][sparsity], plan.layer, pruned)
     for method in SEQUENTIAL:
         graphs[f"{method}, sequential"] = {
@@ -169,9 +168,8 @@ def _prune_sequentially(subject: Subject, samples: Array, method: str, kept: Map
     plans = rival_plans(subject, len(samples), seed)
     while plans:
         plan = plans.pop(0)
-        problems = layer_problems(network, network, plan, "distance")
-        share = kept[plan.layer.name] // len(problems)
-        pruned = [METHODS[method](problem)(share) for problem in problems]
+        problem = layer_problem(network, network, plan, "distance")
+        pruned = METHODS[method](problem)(kept[plan.layer.name])
         network = replace(network, graph=with_weights(network.graph, plan.layer, pruned))
         network.release(plans)
     return network.graph

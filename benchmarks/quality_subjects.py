@@ -1,6 +1,6 @@
 """Trained networks with calibration pools and test sets, and their layers as the rivals see them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from benchmarks.quality_methods import Pruned
 from benchmarks.solver_layers import CIFAR_MEAN, CIFAR_STD
 from nettrim.frontier import Frontier
 from nettrim.importers import load_model
-from nettrim.layer_groups import LayerPlan, Network
+from nettrim.layer_plan import LayerPlan, Network
 from nettrim.layer_rows import draw_positions
 from nettrim.layer_targets import plain_target
 from nettrim.prune import PruneSettings, is_prunable
@@ -74,13 +74,12 @@ def rival_plans(subject: Subject, n_samples: int, seed: int) -> list[LayerPlan]:
     ]
 
 
-def with_weights(graph: Graph, layer: Layer, found: Sequence[Pruned]) -> Graph:
-    """Return the graph with the pruned weights of one layer, its groups in order."""
+def with_weights(graph: Graph, layer: Layer, found: Pruned) -> Graph:
+    """Return the graph with the pruned weights of one layer, which has one group."""
     weight, bias = graph.tensors[layer.weight], graph.tensors[layer.bias]
-    W = np.concatenate([W for W, _ in found], axis=1)
-    b = np.concatenate([bias for _, bias in found])
+    W, offset = found
     values = np.ascontiguousarray(W.T.reshape(weight.shape), np.float32)
-    return graph.with_tensors((replace(weight, data=values), replace(bias, data=b.astype(np.float32))))
+    return graph.with_tensors((replace(weight, data=values), replace(bias, data=offset.astype(np.float32))))
 
 
 def _folds(arrays: Mapping[str, Array], graph: Graph) -> tuple[Split, ...]:

@@ -35,7 +35,7 @@ from benchmarks.solver_ours import (
     solve_timed,
 )
 from benchmarks.solver_peers import CLARABEL, PeerTime, all_peers, draw_neurons, fastest, time_peers
-from nettrim.layer_groups import Network
+from nettrim.layer_plan import Network
 from nettrim.layer_problem import Constraint
 from nettrim_runtime.errors import ModelFileError, NettrimError
 

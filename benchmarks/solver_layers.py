@@ -9,7 +9,8 @@ import numpy as np
 
 from nettrim.frontier import Frontier
 from nettrim.importers import load_model
-from nettrim.layer_groups import LayerPlan, Network, layer_problems
+from nettrim.layer_plan import LayerPlan, Network
+from nettrim.layer_plan import layer_problem as problem_of
 from nettrim.layer_problem import Constraint, LayerProblem
 from nettrim.layer_rows import draw_positions
 from nettrim.layer_targets import find_target, plain_target
@@ -78,7 +79,7 @@ def layer_problem(network: Network, choice: LayerChoice, constraint: Constraint)
     rng = np.random.default_rng(SEED)
     n_samples = len(network.frontier.value(network.graph, network.graph.inputs[0]))
     positions = draw_positions(network.graph, layer, n_samples, choice.n_columns, rng, pool=target.pool)
-    (problem,) = layer_problems(network, network, LayerPlan(layer, target, positions), constraint)
+    problem = problem_of(network, network, LayerPlan(layer, target, positions), constraint)
     return problem.with_relative_epsilon(0.1, "neuron")
 
 

@@ -31,11 +31,11 @@ class PreparedLayer:
         (n_inputs,) and (n_outputs,) bool: what takes part.
     constant : Array
         (n_outputs,) float32: the bias that answers for a neuron that is left out.
-    A : Array
-        (n_live_inputs + 1, n_samples) float32, of the backend: X / scale and a row for the bias.
-    C_inverse : Array
-        (n_live_inputs + 1, n_live_inputs + 1) float32, of the backend: the inverse of A A' + I, without the 1
-        for the bias.
+    A : tuple of Array
+        By group, (n_live_inputs + 1, n_samples) float32, of the backend: X / scale and a row for the bias.
+    C_inverse : tuple of Array
+        By group, (n_live_inputs + 1, n_live_inputs + 1) float32, of the backend: the inverse of A A' + I, without
+        the 1 for the bias.
     bias_unit : float
         The bias is the last column of the weights times this.
     """
@@ -45,8 +45,8 @@ class PreparedLayer:
     live_inputs: Array
     live_outputs: Array
     constant: Array
-    A: Array
-    C_inverse: Array
+    A: tuple[Array, ...]
+    C_inverse: tuple[Array, ...]
     scale: float
     bias_unit: float
 
@@ -86,36 +86,39 @@ def initial_state(layer: PreparedLayer, settings: AdmmSettings) -> AdmmState:
     """Return the original weights with zero duals."""
     problem, backend, live = layer.problem, layer.backend, layer.live_outputs
     bias = problem.bias[live] / np.float32(layer.bias_unit)
-    W = np.concatenate([problem.W[np.ix_(layer.live_inputs, live)].T, bias[:, np.newaxis]], axis=1)
+    usable = np.where(problem.live_weights, problem.W, np.float32(0))
+    W = np.concatenate([usable[np.ix_(layer.live_inputs, live)].T, bias[:, np.newaxis]], axis=1)
     coupled = problem.is_joint or problem.structure.unit_outputs > 1
     scale = np.float32(layer.scale)
-    lower, upper = problem.lower[live] / scale, problem.upper[live] / scale
+    lower, upper = (backend.load(bound[live] / scale) for bound in (problem.lower, problem.upper))
     ball = in_ball(problem)[live].astype(np.float32) if problem.constraint == "hard" else None
     weights = None if problem.distance_weights is None else problem.distance_weights[live]
     W = backend.load(np.ascontiguousarray(W))
-    Q = W @ layer.A
+    Q = backend.xp.zeros_like(lower)
     rows = Rows(
         backend=backend,
         structure=problem.structure.restrict(layer.live_inputs, live),
         A=layer.A,
         C_inverse=layer.C_inverse,
         index=np.arange(len(W)),
+        group=np.repeat(np.arange(len(layer.A)), len(live) // len(layer.A))[live],
         W=W,
         S=backend.xp.zeros_like(W),
         D2=backend.xp.zeros_like(W),
         Q=Q,
         D1=backend.xp.zeros_like(Q),
-        lower=backend.load(lower),
-        upper=backend.load(upper),
+        lower=lower,
+        upper=upper,
         ball=None if ball is None else backend.load(ball),
         weights=None if weights is None else backend.load(weights),
-        point=backend.load(lower == upper),
+        point=lower == upper,
         rho=settings.rho / _weight_sizes(problem.W[:, live], coupled=coupled),
     )
+    rows.respond(W, out=Q)
     return AdmmState(
         rows=rows,
         W=backend.read(W).copy(),
-        dual=np.zeros((len(W), problem.X.shape[1]), np.float32),
+        dual=np.zeros((len(W), problem.n_samples), np.float32),
         gap=np.full(len(W), np.inf),
         iterations=0,
         neuron_iterations=np.zeros(len(W), int),
@@ -174,16 +177,19 @@ def _prepare(problem: LayerProblem, settings: AdmmSettings) -> PreparedLayer:
     floor, ceiling = problem.lower.max(axis=1), problem.upper.min(axis=1)
     coupled = problem.structure.unit_outputs > 1
     live_inputs, live_outputs = problem.live_inputs, (floor > ceiling) | coupled
-    A = np.concatenate([problem.X[live_inputs], np.ones((1, problem.X.shape[1]), np.float32)])
-    units = np.ones(len(A))
-    gram = gram_matrix(A)
-    units[-1] = np.sqrt(np.trace(gram[:-1, :-1]) / max(A[:-1].size, 1)) or 1.0
-    gram *= units * units[:, np.newaxis]
+    A = [np.concatenate([X[live_inputs], np.ones((1, X.shape[1]), np.float32)]) for X, _ in problem.groups]
+    grams = np.stack([gram_matrix(rows) for rows in A])
+    units = np.ones(grams.shape[1])
+    energy = float(np.trace(grams[:, :-1, :-1], axis1=1, axis2=2).mean())
+    units[-1] = np.sqrt(energy / max(A[0][:-1].size, 1)) or 1.0
+    grams *= units * units[:, np.newaxis]
     factor = settings.scale or (HARD_SCALE if problem.constraint == "hard" else DISTANCE_SCALE)
-    scale = factor * float(np.sqrt(np.trace(gram) / len(A)))
-    C = gram / scale**2
-    C[np.diag_indices(len(C) - 1)] += 1.0  # the bias has no second copy
-    A *= (units / scale).astype(np.float32)[:, np.newaxis]
+    scale = factor * float(np.sqrt(np.trace(grams, axis1=1, axis2=2).mean() / len(units)))
+    C = grams / scale**2
+    inputs = np.arange(len(units) - 1)
+    C[:, inputs, inputs] += 1.0  # the bias has no second copy
+    for rows in A:
+        np.multiply(rows, (units / scale).astype(np.float32)[:, np.newaxis], out=rows)
     backend = find_backend(settings.backend)
     return PreparedLayer(
         problem=problem,
@@ -191,8 +197,8 @@ def _prepare(problem: LayerProblem, settings: AdmmSettings) -> PreparedLayer:
         live_inputs=live_inputs,
         live_outputs=live_outputs,
         constant=np.clip(problem.bias, floor, np.maximum(floor, ceiling)),
-        A=backend.load(A),
-        C_inverse=backend.load(np.linalg.inv(C).astype(np.float32)),
+        A=tuple(backend.load(rows) for rows in A),
+        C_inverse=tuple(backend.load(inverse) for inverse in np.linalg.inv(C).astype(np.float32)),
         scale=scale,
         bias_unit=float(units[-1]),
     )
@@ -211,5 +217,5 @@ def _is_infeasible(problem: LayerProblem) -> bool:
 
     if not out_of_reach(problem.W, problem.bias):
         return False
-    support = np.broadcast_to(problem.live_inputs[:, np.newaxis], problem.W.shape)
-    return out_of_reach(*fit_on_support(plain, problem.W, problem.bias, support, RefitSettings(ridge=0.0, prior=0.0)))
+    settings = RefitSettings(ridge=0.0, prior=0.0)
+    return out_of_reach(*fit_on_support(plain, problem.W, problem.bias, problem.live_weights, settings))

@@ -34,8 +34,8 @@ class Candidate:
 
 def sparse_candidate(rows: Rows) -> Candidate:
     """Return the sparse copy as a candidate."""
-    offset = rows.backend.read(rows.S[:, -1] * rows.A[-1, 0]).astype(np.float64)
-    return Candidate(rows.S[:, :-1] @ rows.A[:-1, :], offset)
+    offset = rows.backend.read(rows.S[:, -1] * rows.bias_input).astype(np.float64)
+    return Candidate(rows.respond(rows.S[:, :-1]), offset)
 
 
 @dataclass(eq=False)
@@ -131,7 +131,7 @@ def dual_sums(rows: Rows, multiplier: Callable[[Rows, Tensor], Array], radius: A
         values.append(part.sums(chunk, inside))
         norms.append(np.sqrt(part.sums(shared, shared)))
         nu[start : (start := start + len(part.index))] = chunk
-    value, norm, correlation = np.concatenate(values), np.concatenate(norms), rows.A[:-1, :] @ nu.T
+    value, norm, correlation = np.concatenate(values), np.concatenate(norms), rows.correlate(nu)[:, :-1].T
     if rows.structure.is_cone:
         gauge = rows.backend.read(rows.structure.gauge(correlation)).astype(np.float64)
         return DualSums(value, norm, gauge), nu

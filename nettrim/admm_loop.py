@@ -253,7 +253,7 @@ class _Loop:
         feasible = (np.sqrt(self._whole(now.squares)) <= (goal + radius) / 2) & (self._whole(now.missing) == 0)
         read = rows.backend.read
         W = read(rows.S) * scale[:, np.newaxis].astype(np.float32)
-        W[:, -1] = now.offset / float(read(rows.A[-1, 0]))
+        W[:, -1] = now.offset / float(read(rows.bias_input))
         return W, rows.structure.value(W[:, :-1].T), np.broadcast_to(feasible, scale.shape)
 
     def _whole(self, values: Array) -> Array:
@@ -304,7 +304,7 @@ def _workers(rows: Rows, settings: AdmmSettings) -> Iterator[Each]:
     # Slices of neurons in parallel with one BLAS thread each: the order of sums does not depend on the number of
     # cores, and a busy core delays one slice instead of stopping every matrix product.
     threads = settings.threads or os.cpu_count() or 1
-    if rows.backend.threads_itself or threads == 1 or len(rows.index) * rows.A.shape[1] < SMALLEST_FOR_THREADS:
+    if rows.backend.threads_itself or threads == 1 or len(rows.index) * rows.Q.shape[1] < SMALLEST_FOR_THREADS:
         with threadpool_limits(limits=threads if rows.backend.threads_itself else 1):
             yield map
         return

@@ -6,6 +6,7 @@ Rows are neurons. Arrays may be NumPy's or torch's; vectors with one number a ne
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from nettrim_runtime.graph import Array
 Tensor = Any  # an array of the backend's library
 CHUNK_ENTRIES = 65_536  # of one array; some six of them are worked on at a time
 NEWTON_STEPS = 30  # at most, to the multiplier of a weighted ball
-BY_ROW = ("index", "W", "S", "D2", "Q", "D1", "lower", "upper", "ball", "weights", "point", "rho")
+BY_ROW = ("index", "group", "W", "S", "D2", "Q", "D1", "lower", "upper", "ball", "weights", "point", "rho")
 
 
 @dataclass(eq=False)
@@ -44,15 +45,18 @@ class Rows:
         (n_rows, n_samples) bool: where the box is one point, and a dual variable may have either sign.
     rho : Array
         (n_rows,) the penalty.
-    A, C_inverse : Tensor
-        (n_inputs + 1, n_samples) and (n_inputs + 1, n_inputs + 1) float32, the same for all.
+    group : Array
+        (n_rows,) int, rising: which group of the layer's inputs each neuron reads.
+    A, C_inverse : tuple of Tensor
+        By group, (n_inputs + 1, n_samples) and (n_inputs + 1, n_inputs + 1) float32.
     """
 
     backend: Backend
     structure: Structure
-    A: Tensor
-    C_inverse: Tensor
+    A: tuple[Tensor, ...]
+    C_inverse: tuple[Tensor, ...]
     index: Array
+    group: Array
     W: Tensor
     S: Tensor
     D2: Tensor
@@ -87,6 +91,36 @@ class Rows:
         for name in ("W", "S", "D2", "Q", "D1"):
             getattr(self, name)[at] = getattr(rows, name)
         self.rho[rows.index] = rows.rho
+
+    @property
+    def bias_input(self) -> Tensor:
+        """What the bias is multiplied by, the same in all samples and groups."""
+        return self.A[0][-1, 0]
+
+    def respond(self, W: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return W A, (n_rows, n_samples), each row with its group's inputs; W may lack the bias."""
+        out = self.backend.xp.empty_like(self.Q) if out is None else out
+        for group, here in self._by_group():
+            self.backend.xp.matmul(W[here], self.A[group][: W.shape[1]], out=out[here])
+        return out
+
+    def correlate(self, responses: Tensor) -> Tensor:
+        """Return responses A', (n_rows, n_inputs + 1), each row with its group's inputs."""
+        return self._join([(self.A[group] @ responses[here].T).T for group, here in self._by_group()])  # R @ A.T: slow
+
+    def solve(self, right: Tensor) -> Tensor:
+        """Return right C^-1, (n_rows, n_inputs + 1), each row with its group's matrix."""
+        return self._join([right[here] @ self.C_inverse[group] for group, here in self._by_group()])
+
+    def _by_group(self) -> list[tuple[int, slice]]:
+        """Return the groups that have rows, and their rows."""
+        if len(self.A) == 1:
+            return [(0, slice(None))]
+        edges = [0, *(np.flatnonzero(np.diff(self.group)) + 1).tolist(), len(self.group)]
+        return [(int(self.group[start]), slice(start, stop)) for start, stop in pairwise(edges) if start < stop]
+
+    def _join(self, parts: list[Tensor]) -> Tensor:
+        return parts[0] if len(parts) == 1 else self.backend.xp.concat(parts, axis=0)
 
     def column(self, numbers: Array) -> Tensor:
         """Return one number a row as a (n_rows, 1) float32 tensor."""
@@ -186,10 +220,10 @@ def advance(rows: Rows, multiplier: Callable[[Rows, Tensor], Array], alpha: floa
             xp.subtract(part.D1, E, out=moved[here])
             xp.add(moved[here], part.Q, out=part.D1)
         D2 += alpha * (rows.S - W)
-        step = ((rows.A @ moved.T).T + D2) @ rows.C_inverse  # faster than moved @ A.T
+        step = rows.solve(rows.correlate(moved) + D2)
         W += step
         D2[:, :-1] -= step[:, :-1]
-        xp.matmul(W, rows.A, out=Q)
+        rows.respond(W, out=Q)
     D1 -= Q
     return _residuals(rows, *before, step)
 

@@ -100,7 +100,7 @@ def share_weights(tables: Mapping[Key, Sequence[Row]], sizes: Mapping[Key, int],
 
 
 def _row(problem: LayerProblem, W: Array, bias: Array, importance: Array) -> Row:
-    squares = neuron_distances(problem, W, bias) ** 2 / problem.X.shape[1]
+    squares = neuron_distances(problem, W, bias) ** 2 / problem.n_samples
     return Row(int(np.count_nonzero(W)), float(importance @ squares))
 
 

@@ -143,7 +143,7 @@ def dual_bounds(problem: LayerProblem, dual: Array, reached: Violation) -> Array
     """
     nu = np.empty(dual.shape)
     value, norms = np.empty(len(nu)), np.empty(len(nu))
-    size = max(1, BLOCK_ENTRIES // problem.X.shape[1])
+    size = max(1, BLOCK_ENTRIES // problem.n_samples)
     for start in range(0, len(nu), size):
         rows = slice(start, start + size)
         nu[rows], value[rows], norms[rows] = _feasible_rows(problem, dual, reached.one_sided, rows)
@@ -193,5 +193,6 @@ def _correlation(problem: LayerProblem, nu: Array) -> Array:
     correlation = np.zeros(problem.W.shape)
     for start in range(0, nu.shape[1], SAMPLES_PER_BLOCK):
         block = slice(start, start + SAMPLES_PER_BLOCK)
-        correlation += problem.X[:, block].astype(np.float64) @ nu[:, block].T
+        for X, neurons in problem.groups:
+            correlation[:, neurons] += X[:, block].astype(np.float64) @ nu[neurons, block].T
     return correlation

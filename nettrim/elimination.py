@@ -1,5 +1,6 @@
 """Fewer weights at the least distance: optimal brain surgeon on the distance to the box, regrowth, refit."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ def choose_weights(
     """
     settings = settings or EliminationSettings()
     weight = np.ones(problem.W.shape[1]) if importance is None else importance
-    usable = (problem.W != 0) & problem.live_inputs[:, np.newaxis]
+    usable = (problem.W != 0) & problem.live_weights
     W, bias = eliminate(problem, W, bias, nnz, importance=weight, settings=settings)
     cost = _cost(problem, W, bias, weight)
     for share in settings.growth:
@@ -151,7 +152,7 @@ def eliminate_within(
     if not is_within(problem, W, bias):
         return W, bias
     W, bias = _fill_room(problem, W, bias, W != 0, settings)
-    usable = (problem.W != 0) & problem.live_inputs[:, np.newaxis]
+    usable = (problem.W != 0) & problem.live_weights
     for share in settings.growth_within:
         nnz = int(np.count_nonzero(W))
         support = regrow(problem, W, bias, usable, round(share * nnz))
@@ -190,13 +191,13 @@ def regrow(
         As of `choose_weights`.
     """
     slopes, curvature = np.zeros(W.shape), np.zeros(W.shape)
-    for start in range(0, problem.X.shape[1], SAMPLES_PER_BLOCK):
+    for (X, neurons), start in itertools.product(problem.groups, range(0, problem.n_samples, SAMPLES_PER_BLOCK)):
         block = slice(start, start + SAMPLES_PER_BLOCK)
-        X, lower, upper = problem.X[:, block], problem.lower[:, block], problem.upper[:, block]
-        Z = W.T @ X + bias[:, np.newaxis]
+        lower, upper, columns = problem.lower[neurons, block], problem.upper[neurons, block], X[:, block]
+        Z = W[:, neurons].T @ columns + bias[neurons, np.newaxis]
         excess = Z - np.minimum(np.maximum(Z, lower), upper)
-        slopes += X @ excess.T
-        curvature += np.square(X) @ ((excess != 0) | (lower == upper)).T.astype(np.float32)
+        slopes[:, neurons] += columns @ excess.T
+        curvature[:, neurons] += np.square(columns) @ ((excess != 0) | (lower == upper)).T.astype(np.float32)
     gains = slopes**2 / np.maximum(curvature, np.finfo(np.float32).tiny)
     gains = np.where(usable & (W == 0), gains if importance is None else gains * importance, 0.0)
     extra = min(extra, int(np.count_nonzero(gains)))

@@ -8,14 +8,15 @@ FLOAT32_BYTES, FLOAT64_BYTES = 4, 8
 INPUT_ARRAYS = 10  # float32, n_inputs x n_samples: X, a copy with ones or scaled, and two a neuron that is refitted
 OUTPUT_ARRAYS = 34  # float32, n_outputs x n_samples: target, box, iterates, and five of float64 and their parts
 SQUARE_ARRAYS = 26  # float64, n_inputs x n_inputs: Gram matrix, inverse, and six a neuron that is refitted
+GROUP_INPUT_ARRAYS, GROUP_SQUARE_ARRAYS = 2, 3  # of each further group: X and a copy scaled; Gram matrix, inverse
 FEWEST_ROWS = 64  # below it a layer's problem says nothing
 
 
 def solver_bytes(n_inputs: int, n_outputs: int, n_samples: int, n_groups: int = 1) -> int:
     """Return the bytes that building and solving one layer's problem takes at its peak.
 
-    40 n_inputs n_samples + 136 n_outputs n_samples + 208 n_inputs^2, and for a grouped convolution the inputs of
-    the other groups: groups are solved one after the other.
+    40 n_inputs n_samples + 136 n_outputs n_samples + 208 n_inputs^2, and for each further group of a convolution
+    8 n_inputs n_samples + 24 n_inputs^2: the solver holds all groups, a refit one after the other.
 
     Parameters
     ----------
@@ -24,8 +25,10 @@ def solver_bytes(n_inputs: int, n_outputs: int, n_samples: int, n_groups: int = 
     n_outputs : int
         Of all groups.
     """
-    by_row = INPUT_ARRAYS * n_inputs + OUTPUT_ARRAYS * n_outputs + (n_groups - 1) * n_inputs
-    return FLOAT32_BYTES * by_row * n_samples + FLOAT64_BYTES * SQUARE_ARRAYS * n_inputs**2
+    others = n_groups - 1
+    by_row = (INPUT_ARRAYS + others * GROUP_INPUT_ARRAYS) * n_inputs + OUTPUT_ARRAYS * n_outputs
+    square = (SQUARE_ARRAYS + others * GROUP_SQUARE_ARRAYS) * n_inputs**2
+    return FLOAT32_BYTES * by_row * n_samples + FLOAT64_BYTES * square
 
 
 def rows_within(budget_bytes: int, name: str, sizes: tuple[int, int, int]) -> int:

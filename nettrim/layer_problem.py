@@ -15,7 +15,15 @@ from nettrim_runtime.graph import Array
 Constraint = Literal["distance", "hard"]
 Ball = Literal["joint", "neuron"]
 
+GROUPED = 3  # dimensions of a grouped convolution's X
 SAMPLES_PER_BLOCK = 2048  # bounds the float64 copies that formulas make
+
+
+class Group(NamedTuple):
+    """A part of a layer: X (n_inputs, n_samples), and the neurons that read it."""
+
+    X: Array
+    neurons: slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +38,8 @@ class LayerProblem:
     Attributes
     ----------
     X : Array
-        (n_inputs, n_samples) float32, without a row of ones.
+        (n_inputs, n_samples) float32, without a row of ones; (n_groups, n_inputs, n_samples) of a grouped
+        convolution, whose outputs divide evenly among the groups, in order.
     W : Array
         (n_inputs, n_outputs) float32, the original weights.
     bias : Array
@@ -85,9 +94,37 @@ class LayerProblem:
         return share(self.total_epsilon, self.target_norm)
 
     @property
+    def n_samples(self) -> int:
+        """Columns of X: samples, or patches of a convolution."""
+        return int(self.X.shape[-1])
+
+    @property
+    def groups(self) -> tuple["Group", ...]:
+        """Each group's inputs and the neurons that read them; one of everything for a layer that is not grouped."""
+        by_group = self.X if self.X.ndim == GROUPED else self.X[np.newaxis]
+        size = self.W.shape[1] // len(by_group)
+        return tuple(Group(X, slice(size * number, size * (number + 1))) for number, X in enumerate(by_group))
+
+    @property
+    def input_rms(self) -> Array:
+        """(n_inputs, n_outputs) float64: the root mean square of each weight's input."""
+        sizes = np.empty(self.W.shape)
+        for X, neurons in self.groups:
+            sizes[:, neurons] = np.sqrt(np.mean(np.square(X, dtype=np.float64), axis=1))[:, np.newaxis]
+        return sizes
+
+    @property
+    def live_weights(self) -> Array:
+        """(n_inputs, n_outputs) bool: weights of inputs that are not zero in every sample. Others are not needed."""
+        live = np.empty(self.W.shape, bool)
+        for X, neurons in self.groups:
+            live[:, neurons] = np.any(X != 0, axis=1)[:, np.newaxis]
+        return live
+
+    @property
     def live_inputs(self) -> Array:
-        """(n_inputs,) bool: inputs that are not zero in every sample. The others need no weight."""
-        live: Array = np.any(self.X != 0, axis=1)
+        """(n_inputs,) bool: inputs that are not zero in every sample, of any group."""
+        live: Array = np.any(self.live_weights, axis=1)
         return live
 
     def with_epsilon(self, epsilon: float | Array) -> "LayerProblem":
@@ -125,7 +162,8 @@ def build_problem(
     Parameters
     ----------
     X : Array
-        (n_inputs, n_samples): the original inputs (parallel) or those of the already pruned network (cascade).
+        (n_inputs, n_samples) or (n_groups, n_inputs, n_samples): the original inputs (parallel) or those of the
+        already pruned network (cascade).
     W, bias : Array
         (n_inputs, n_outputs) and (n_outputs,), the original layer.
     activation : Activation
@@ -143,7 +181,8 @@ def build_problem(
         What is penalised.
     """
     X, W, bias = (np.ascontiguousarray(array, dtype=np.float32) for array in (X, W, bias))
-    Z = W.T @ X + bias[:, np.newaxis]
+    by_group = X if X.ndim == GROUPED else X[np.newaxis]
+    Z = np.matmul(W.T.reshape(len(by_group), -1, len(W)), by_group).reshape(len(bias), -1) + bias[:, np.newaxis]
     z0 = Z if target is None else np.asarray(target, np.float32)
     cascade_hard = constraint == "hard" and target is not None
     lower, upper = bounded_box(z0, activation, Z) if cascade_hard else activation.box(z0)
@@ -235,9 +274,10 @@ def l1_norm(W: Array) -> float:
 
 def _response_blocks(problem: LayerProblem, W: Array, bias: Array) -> Iterator[tuple[Array, slice]]:
     weights, offset = W.T.astype(np.float64), bias.astype(np.float64)[:, np.newaxis]
-    for start in range(0, problem.X.shape[1], SAMPLES_PER_BLOCK):
+    for start in range(0, problem.n_samples, SAMPLES_PER_BLOCK):
         block = slice(start, start + SAMPLES_PER_BLOCK)
-        yield weights @ problem.X[:, block].astype(np.float64) + offset, block
+        Z = [weights[neurons] @ X[:, block].astype(np.float64) for X, neurons in problem.groups]
+        yield (Z[0] if len(Z) == 1 else np.concatenate(Z)) + offset, block
 
 
 def _excess_blocks(problem: LayerProblem, W: Array, bias: Array) -> Iterator[tuple[Array, slice]]:
@@ -248,8 +288,10 @@ def _excess_blocks(problem: LayerProblem, W: Array, bias: Array) -> Iterator[tup
 
 
 def _check(problem: LayerProblem) -> None:
-    n_inputs, n_samples = problem.X.shape
+    n_groups, n_inputs, n_samples = problem.X.shape if problem.X.ndim == GROUPED else (1, *problem.X.shape)
     n_outputs = problem.W.shape[1]
+    if n_outputs % n_groups:
+        raise DataError(f"layer problem: X has {n_groups} groups, expected a divisor of W's {n_outputs} outputs")
     expected = {
         "W": (n_inputs, n_outputs),
         "bias": (n_outputs,),

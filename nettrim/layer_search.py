@@ -104,7 +104,7 @@ def solve_to_nnz(
     problem = problem.with_epsilon(0.0)
     layer = prepare(problem, settings.admm)
     state = initial_state(layer, settings.admm)
-    usable = (problem.W != 0) & layer.live_inputs[:, np.newaxis] & layer.live_outputs
+    usable = (problem.W != 0) & problem.live_weights & layer.live_outputs
     if nnz >= np.count_nonzero(usable):
         bias = np.where(layer.live_outputs, problem.bias, layer.constant)
         whole = problem.structure.project(np.where(usable, problem.W, np.float32(0)))
@@ -225,7 +225,7 @@ def _select(
 
 def _largest(problem: LayerProblem, W: Array, usable: Array, nnz: int) -> Array:
     """Return (n_inputs, n_outputs) bool: nnz weights, in whole groups, largest in |w| * rms(input), screened first."""
-    rms = np.sqrt(np.mean(np.square(problem.X, dtype=np.float64), axis=1))[:, np.newaxis]
+    rms = problem.input_rms
     screened, original = np.abs(W) * rms, np.abs(problem.W) * rms
     size = np.where(W != 0, screened + original.max(initial=0.0), np.where(usable, original, 0.0))
     return support_of(problem.structure, size, nnz)

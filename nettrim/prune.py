@@ -9,8 +9,8 @@ import numpy as np
 
 from nettrim.budget import Row, error_table, share_weights
 from nettrim.frontier import Frontier, live_bytes
-from nettrim.layer_groups import LayerPlan, Network, layer_problems, merge_solutions
 from nettrim.layer_memory import rows_within
+from nettrim.layer_plan import LayerPlan, Network, layer_problem
 from nettrim.layer_problem import Constraint, LayerProblem, neuron_distances
 from nettrim.layer_rows import draw_positions, layer_groups
 from nettrim.layer_search import SearchSettings, solve_to_epsilon, solve_to_nnz
@@ -33,11 +33,9 @@ DEFAULT_BUDGET_BYTES = 2 << 30
 FRONTIER_SHARE, RUN_SHARE = 0.25, 0.25  # of the memory budget; the solver has what the frontier leaves
 FEWEST_IMAGES = 8
 
-Piece = tuple[str, int]  # a layer's name and the number of one of its groups
-
 
 class _Goal(NamedTuple):
-    """How many weights a piece keeps, and what each of its outputs counts."""
+    """How many weights a layer keeps, and what each of its outputs counts."""
 
     nnz: int
     importance: Array
@@ -78,7 +76,7 @@ class PruneSettings:
         What is pruned together, as `nettrim.structure_names.parse_structure` reads it: l1 for single weights,
         1x4, 1x16, 4x1, columns, neurons, or n:m, which also fixes the sparsity.
     depthwise : bool
-        Prune depthwise convolutions too: one small problem a channel.
+        Prune depthwise convolutions too.
     """
 
     relative_epsilon: float = 0.05
@@ -119,23 +117,23 @@ class PruneResult:
 
 @dataclass(frozen=True, eq=False)
 class Budget:
-    """What the weights of a network's pieces are worth: from it, any sparsity can be shared.
+    """What the weights of a network's layers are worth: from it, any sparsity can be shared.
 
     Attributes
     ----------
     tables, sizes, importance : Mapping
-        By piece: `error_table`, its number of weights, and what the squared error of each of its outputs counts.
+        By layer: `error_table`, its number of weights, and what the squared error of each of its outputs counts.
     total : int
         Weights of the network, those of layers that are kept dense included.
     """
 
-    tables: Mapping[Piece, Sequence[Row]]
-    sizes: Mapping[Piece, int]
-    importance: Mapping[Piece, Array]
+    tables: Mapping[str, Sequence[Row]]
+    sizes: Mapping[str, int]
+    importance: Mapping[str, Array]
     total: int
 
-    def share(self, sparsity: float) -> dict[Piece, int]:
-        """Return how many weights each piece keeps; layers that are kept dense count as well."""
+    def share(self, sparsity: float) -> dict[str, int]:
+        """Return how many weights each layer keeps; layers that are kept dense count as well."""
         prunable = sum(self.sizes.values())
         wanted = max(0, round((1 - sparsity) * self.total) - (self.total - prunable))
         return dict(self.sizes) if wanted >= prunable else share_weights(self.tables, self.sizes, wanted)
@@ -167,11 +165,11 @@ def prune(
         When the memory budget does not hold the smallest problem of a layer.
     """
     plans = _plan_layers(graph, _fitting_images(graph, len(samples), settings), settings, rng)
-    goals: Mapping[Piece, _Goal] | None = None
+    goals: dict[str, _Goal] = {}
     if settings.sparsity is not None:
         budget = budget or measure_budget(graph, samples, settings, rng, on_layer)
         counts = budget.share(settings.sparsity)
-        goals = {piece: _Goal(counts[piece], budget.importance[piece]) for piece in counts}
+        goals = {name: _Goal(counts[name], budget.importance[name]) for name in counts}
     original = _open(graph, samples, plans.values(), settings)
     source = _open(graph, samples, plans.values(), settings) if settings.mode is Mode.CASCADE else original
     pruned, results = graph, []
@@ -182,8 +180,8 @@ def prune(
             continue
         on_layer(f"pruning {layer.name}")
         plan = plans.pop(layer.name)
-        problems = layer_problems(original, source, plan, settings.constraint, _penalty(settings))
-        solution = _solve(layer, problems, goals, settings)
+        problem = layer_problem(original, source, plan, settings.constraint, _penalty(settings))
+        solution = _solve(problem, goals.get(layer.name), settings)
         rows = plan.positions.size
         results.append(PrunedLayer(layer.name, solution.status.value, solution, rows, plan.target.tensor))
         pruned = _with_solution(pruned, layer, solution)
@@ -214,10 +212,9 @@ def measure_budget(
         on_layer(f"sharing the sparsity: {name}")
         plan = plans.pop(name)
         pixels = graph.tensors[plan.layer.output].size // graph.tensors[plan.layer.output].shape[-1]
-        problems = layer_problems(network, network, plan, settings.constraint, _penalty(settings))
-        for group, problem in enumerate(problems):
-            tables[name, group] = error_table(problem, pixels * importance[name, group], settings.search)
-            sizes[name, group] = problem.W.size
+        problem = layer_problem(network, network, plan, settings.constraint, _penalty(settings))
+        tables[name] = error_table(problem, pixels * importance[name], settings.search)
+        sizes[name] = problem.W.size
         network.release(plans.values())
     counted = [layer for layer in graph.layers if not _is_already_sparse(graph, layer)]
     return Budget(tables, sizes, importance, sum(graph.tensors[layer.weight].size for layer in counted))
@@ -280,33 +277,25 @@ def _open(graph: Graph, samples: Array, plans: Iterable[LayerPlan], settings: Pr
 
 def _importance(
     graph: Graph, samples: Array, plans: Mapping[str, LayerPlan], rng: np.random.Generator
-) -> dict[Piece, Array]:
-    """Return for each group of each layer what its outputs' squared errors count at the network's output."""
+) -> dict[str, Array]:
+    """Return for each layer what its outputs' squared errors count at the network's output."""
     tensors = {plan.target.tensor for plan in plans.values()}
     found = output_sensitivity(graph, samples[:SENSITIVITY_SAMPLES], tensors, rng)
-    pieces = {}
+    importance = {}
     for name, plan in plans.items():
         squares = found[plan.target.tensor]
-        squares = np.maximum(squares, LEAST_IMPORTANCE * squares.max(initial=0.0) or 1.0)
-        for group, part in enumerate(np.split(squares, layer_groups(graph, plan.layer)[0])):
-            pieces[name, group] = part
-    return pieces
+        importance[name] = np.maximum(squares, LEAST_IMPORTANCE * squares.max(initial=0.0) or 1.0)
+    return importance
 
 
-def _solve(
-    layer: Layer, problems: Sequence[LayerProblem], goals: Mapping[Piece, _Goal] | None, settings: PruneSettings
-) -> LayerSolution:
+def _solve(problem: LayerProblem, goal: _Goal | None, settings: PruneSettings) -> LayerSolution:
     pattern = parse_structure(settings.structure)
     if isinstance(pattern, NOfM):
         search = PatternSettings(settings.search.admm, settings.search.refit)
-        solutions = [solve_n_of_m(_with_epsilon(problem, settings), pattern, search) for problem in problems]
-    elif goals is None:
-        solutions = [solve_to_epsilon(_with_epsilon(problem, settings), settings.search) for problem in problems]
-    else:
-        solutions = [
-            solve_to_nnz(problem, *goals[layer.name, group], settings.search) for group, problem in enumerate(problems)
-        ]
-    return merge_solutions(problems, solutions)
+        return solve_n_of_m(_with_epsilon(problem, settings), pattern, search)
+    if goal is None:
+        return solve_to_epsilon(_with_epsilon(problem, settings), settings.search)
+    return solve_to_nnz(problem, *goal, settings.search)
 
 
 def _penalty(settings: PruneSettings) -> Structure:

@@ -124,7 +124,11 @@ def build_program(
         ||A u - y|| = ||R u - Q'y||, the same program in fewer rows.
     """
     cp = _cvxpy()
-
+    if len(problem.groups) > 1:
+        raise DataError(
+            f"reference solver: the problem has {len(problem.groups)} groups of inputs, expected one: build a problem "
+            "for each group, or solve with nettrim.admm.solve"
+        )
     units = _units(problem)
     V = cp.Variable((len(problem.X) + 1, problem.W.shape[1]))
     U, bias = V[:-1] * (units.response / units.input), V[-1] * units.response

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -107,16 +108,12 @@ def fit_neurons(
     use: Callable[[FittedNeuron], Result],
 ) -> list[Result]:
     """Return what ``use`` makes of each neuron, fitted as by `fit_on_support`, in order; several at a time."""
-    A = np.concatenate([problem.X, np.ones((1, problem.X.shape[1]), np.float32)])
-    gram = gram_matrix(A)
     start = np.concatenate([W, bias[np.newaxis]]).astype(np.float32)
     free = np.concatenate([support, np.ones((1, len(bias)), bool)])
-    energy = np.trace(gram[:-1, :-1]) / max(np.count_nonzero(np.diag(gram)[:-1]), 1)
-    prior = settings.prior * len(W) / problem.X.shape[1]
-    ridge = np.append(np.full(len(W), (settings.ridge + prior) * energy), 0.0)
+    prior = settings.prior * len(W) / problem.n_samples
     centre = prior / max(settings.ridge + prior, np.finfo(float).tiny) * np.append(problem.W, bias[np.newaxis], axis=0)
 
-    def fit_neuron(neuron: int) -> Result:
+    def fit_neuron(A: Array, gram: Array, ridge: Array, neuron: int) -> Result:
         rows, fixed = np.flatnonzero(free[:, neuron]), np.flatnonzero(~free[:, neuron] & (start[:, neuron] != 0))
         offset = start[fixed, neuron] @ A[fixed]
         lower, upper = problem.lower[neuron] - offset, problem.upper[neuron] - offset
@@ -125,7 +122,14 @@ def fit_neurons(
 
     # One BLAS thread a neuron: on small matrices threads cost more than they give, on a busy machine 30 times more.
     with threadpool_limits(limits=1), ThreadPoolExecutor(min(MOST_WORKERS, os.cpu_count() or 1)) as workers:
-        return list(workers.map(fit_neuron, range(len(bias))))
+        results: list[Result] = []
+        for X, neurons in problem.groups:
+            A = np.concatenate([X, np.ones((1, X.shape[1]), np.float32)])
+            gram = gram_matrix(A)
+            energy = np.trace(gram[:-1, :-1]) / max(np.count_nonzero(np.diag(gram)[:-1]), 1)
+            ridge = np.append(np.full(len(W), (settings.ridge + prior) * energy), 0.0)
+            results += workers.map(partial(fit_neuron, A, gram, ridge), range(neurons.start, neurons.stop))
+        return results
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,7 +85,7 @@ def weight_sizes(problem: LayerProblem, W: Array) -> Array:
     Weights that are zero in W come after all others, in the order of the original weights; those that cannot
     matter are 0: an input that is always zero, an original weight of 0.
     """
-    rms = np.sqrt(np.mean(np.square(problem.X, dtype=np.float64), axis=1))[:, np.newaxis]
+    rms = problem.input_rms
     original = np.abs(problem.W) * rms
     sizes: Array = np.where(W != 0, np.abs(W) * rms + original.max(initial=0.0), original)
     return sizes
