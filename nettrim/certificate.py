@@ -46,7 +46,7 @@ def _response(deployment: Deployment) -> dict[str, Any]:
         "statement": "For the pruned weights as returned, each layer's distance to the wanted responses on the samples "
         "(or patches: fit_rows of them) it was fitted to, Frobenius norm in float64, and by how much its constraint is "
         "exceeded at epsilon (primal_residual; a refit of the hard form may break inequalities and keep the distance; "
-        "null for a goal of sparsity); "
+        "null for a goal of sparsity); all of these null for layers that were polished afterwards; "
         "on error_samples of the calibration samples, how far the activations of the whole pruned network, and of the "
         "int8 network, lie from the original ones (error), as a share of their norm, and on the first bound_samples of "
         "those how far at most (bound). The bound is proven: what each layer errs by on the original's activations is "
@@ -63,11 +63,14 @@ def _response(deployment: Deployment) -> dict[str, Any]:
 
 def _layer_response(deployment: Deployment, outcome: PrunedLayer) -> dict[str, Any]:
     bounds, solution = deployment.bounds, outcome.solution
+    unchanged = None if outcome.is_polished else 0.0
+    if outcome.is_polished:
+        solution = None
     return {
         "name": outcome.name,
         "fit_rows": outcome.fit_rows,
-        "distance": solution.distance if solution else 0.0,
-        "relative_distance": solution.relative_distance if solution else 0.0,
+        "distance": solution.distance if solution else unchanged,
+        "relative_distance": solution.relative_distance if solution else unchanged,
         **_constraint_kept(deployment, outcome),
         "error_pruned": deployment.fit_errors[outcome.name][0],
         "error_deployed": deployment.fit_errors[outcome.name][1],
@@ -78,8 +81,8 @@ def _layer_response(deployment: Deployment, outcome: PrunedLayer) -> dict[str, A
 
 
 def _constraint_kept(deployment: Deployment, outcome: PrunedLayer) -> dict[str, Any]:
-    """Return what exceeds the constraint, and whether nothing does; None when epsilon was not the goal."""
-    if deployment.inputs.prune.sparsity is not None:
+    """Return what exceeds the constraint, and whether nothing does; None when epsilon was no goal, or changed since."""
+    if deployment.inputs.prune.sparsity is not None or outcome.is_polished:
         return {"primal_residual": None, "within_epsilon": None}
     if outcome.solution is None:
         return {"primal_residual": 0.0, "within_epsilon": True}

@@ -75,6 +75,10 @@ def deploy(
     plain: Annotated[
         bool, typer.Option("--plain", help="Net-Trim as published: no refit, no elimination; with --relative-epsilon.")
     ] = False,
+    polish: Annotated[
+        bool,
+        typer.Option("--polish", help="Then tune the weights that are left, without labels, on the calibration data."),
+    ] = False,
     structure: Annotated[
         str, typer.Option(help="What is pruned together: l1 (single weights), 1x4, 1x16, 4x1, columns, neurons or 2:4.")
     ] = "l1",
@@ -105,6 +109,8 @@ def deploy(
     """Trained network in, verified int8 deployment out."""
     if plain and relative_epsilon is None:
         raise UsageError("--plain is a convex program at an epsilon: give --relative-epsilon, and no other goal")
+    if plain and polish:
+        raise UsageError("--plain is Net-Trim as published and --polish tunes weights after it: give one of the two")
     options = DeployOptions(
         model=model,
         board=target,
@@ -117,6 +123,7 @@ def deploy(
             mode=mode,
             constraint=constraint,
             search=SearchSettings(plain=plain),
+            polish=polish,
             memory_budget_bytes=memory << 20,
         ),
         max_drop=max_drop,

@@ -26,6 +26,7 @@ def result_warnings(deployment: "Deployment") -> tuple[str, ...]:
         *_drop_warnings(deployment),
         *_sparsity_warnings(deployment),
         *_bound_warnings(deployment),
+        *_polish_warnings(deployment),
     )
 
 
@@ -85,14 +86,16 @@ def _sparsity_warnings(deployment: "Deployment") -> tuple[str, ...]:
 
 def _bound_warnings(deployment: "Deployment") -> tuple[str, ...]:
     """Name the layers that miss their epsilon, and those whose screen has no useful bound on its optimum."""
-    solved = [(outcome.name, outcome.solution) for outcome in deployment.result.layers if outcome.solution]
     missed, widened, unbounded = [], [], []
-    for name, solution in solved:
+    for outcome in deployment.result.layers:
+        name, solution = outcome.name, outcome.solution
+        if solution is None:
+            continue
         asked = deployment.inputs.prune.relative_epsilon * _target_norm(solution)
         allowed = float(np.linalg.norm(solution.epsilon))
         if deployment.inputs.prune.sparsity is None and allowed > asked * (1 + 1e-6):
             widened.append(name)
-        if deployment.inputs.prune.sparsity is None and solution.distance > allowed:
+        if deployment.inputs.prune.sparsity is None and solution.distance > allowed and not outcome.is_polished:
             missed.append(name)
         if solution.relative_gap is None or solution.relative_gap > LARGE_GAP:
             unbounded.append(name)
@@ -110,6 +113,16 @@ def _bound_warnings(deployment: "Deployment") -> tuple[str, ...]:
             f"{LARGE_GAP:.0%} or unknown, so fewer weights might do; their distances are exact all the same"
         )
     return tuple(warnings)
+
+
+def _polish_warnings(deployment: "Deployment") -> tuple[str, ...]:
+    if not deployment.inputs.prune.polish:
+        return ()
+    warning = (
+        "weights were tuned after pruning (--polish): epsilons and gaps are those of the layers' programs before it; "
+        "errors, bounds and agreement are measured and proven for the tuned weights"
+    )
+    return (warning,)
 
 
 def _target_norm(solution: LayerSolution) -> float:

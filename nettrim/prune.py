@@ -16,6 +16,7 @@ from nettrim.layer_rows import draw_positions, layer_groups
 from nettrim.layer_search import SearchSettings, solve_to_epsilon, solve_to_nnz
 from nettrim.layer_solution import LayerSolution
 from nettrim.layer_targets import find_target, plain_target
+from nettrim.polish import polish
 from nettrim.sensitivity import output_sensitivity
 from nettrim.structure import L1, Structure
 from nettrim.structure_names import NOfM, parse_structure
@@ -77,6 +78,9 @@ class PruneSettings:
         1x4, 1x16, 4x1, columns, neurons, or n:m, which also fixes the sparsity.
     depthwise : bool
         Prune depthwise convolutions too.
+    polish : bool
+        Tune the weights that are left afterwards, block by block (`nettrim.polish`): the solutions' distances are
+        then those of the weights before.
     """
 
     relative_epsilon: float = 0.05
@@ -89,6 +93,7 @@ class PruneSettings:
     follow: bool = True
     structure: str = "l1"
     depthwise: bool = False
+    polish: bool = False
     search: SearchSettings = field(default_factory=SearchSettings)
 
 
@@ -98,6 +103,7 @@ class PrunedLayer:
 
     ``fit_rows`` counts the samples, or patches of a convolution, of its problem. ``response`` is the tensor
     whose error the solution's distance bounds: the layer's output, or what an Add or max-pool makes of it.
+    ``is_polished`` says that weights and biases were tuned after the solution, so that it holds for others.
     """
 
     name: str
@@ -105,6 +111,7 @@ class PrunedLayer:
     solution: LayerSolution | None
     fit_rows: int = 0
     response: str = ""
+    is_polished: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +196,10 @@ def prune(
             source = replace(source, graph=pruned)
         for network in (original, source):
             network.release(plans.values())
+    if settings.polish:
+        on_layer("polishing")
+        pruned = polish(graph, pruned, samples[: _fitting_images(graph, len(samples), settings)], rng)
+        results = [replace(result, status=f"{result.status}, polished", is_polished=True) for result in results]
     return PruneResult(pruned, tuple(results))
 
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nettrim.deploy import Deployment
-from nettrim.layer_solution import LayerSolution
+from nettrim.prune import PrunedLayer
 from nettrim.storage import format_name
 from nettrim_runtime.graph import layer_macs
 from nettrim_runtime.ops import Layer
@@ -114,6 +114,7 @@ def _goal(deployment: Deployment) -> dict[str, Any]:
         "constraint": settings.constraint,
         "structure": settings.structure,
         "plain": settings.search.plain,
+        "polish": settings.polish,
     }
 
 
@@ -122,7 +123,6 @@ def _layer(deployment: Deployment, layer: Layer, number: int) -> dict[str, Any]:
     whole, biases = (networks.deployed.tensors[name] for name in (layer.weight, layer.bias))
     weight, bias = (deployment.shipped.tensors[name] for name in (layer.weight, layer.bias))
     pruned_error, deployed_error = deployment.errors[layer.name]
-    solution = outcome.solution
     return {
         "name": layer.name,
         "op": type(layer).__name__,
@@ -138,18 +138,21 @@ def _layer(deployment: Deployment, layer: Layer, number: int) -> dict[str, Any]:
         "dense_bytes": whole.dense_bytes + biases.dense_bytes,
         "stored_bytes": weight.stored_bytes + bias.stored_bytes,
         "flash_bytes": deployment.c_facts.op_flash_bytes.get(layer.name, 0),
-        **_solution(solution),
+        **_solution(outcome),
         "status": outcome.status,
         "error_pruned": pruned_error,
         "error_deployed": deployed_error,
     }
 
 
-def _solution(solution: LayerSolution | None) -> dict[str, Any]:
-    names = ("distance", "relative_distance", "primal_residual", "relative_gap")
+def _solution(outcome: PrunedLayer) -> dict[str, Any]:
+    """Return what the solver says; nothing of distances that a polish has changed."""
+    solution, names = outcome.solution, ("distance", "relative_distance", "primal_residual")
+    measured = None if outcome.is_polished else solution
     return {
         "epsilon": float(np.linalg.norm(solution.epsilon)) if solution else None,  # of all neurons' balls together
-        **{name: getattr(solution, name) if solution else None for name in names},
+        **{name: getattr(measured, name) if measured else None for name in names},
+        "relative_gap": solution.relative_gap if solution else None,
         "iterations": solution.iterations if solution else 0,
     }
 

@@ -107,3 +107,15 @@ def test_a_single_output_has_an_error_and_no_class(make: Make) -> None:
     print_report({**build_report(deployment), "build": {}}, deployment, Console(file=text, width=200))
     assert "output error on 40 held-out samples" in text.getvalue()
     assert "agreement" not in text.getvalue()
+
+
+def test_a_polish_leaves_no_distance_of_other_weights_in_the_report(make: Make) -> None:
+    deployment = make(relative_epsilon=0.3, polish=True)
+    certificate, report = build_certificate(deployment), build_report(deployment)
+    assert report["goal"]["polish"]
+    assert any("--polish" in warning for warning in report["data"]["warnings"])
+    for layer in (*certificate["response"]["layers"], *report["layers"]):
+        assert (layer["distance"], layer["relative_distance"], layer["primal_residual"]) == (None, None, None)
+    for layer in certificate["response"]["layers"]:
+        assert layer["error_pruned"] <= layer["bound_pruned"] * (1 + 1e-4)  # measured in float32
+    assert all(layer["status"] == "solved, polished" for layer in report["layers"])

@@ -258,6 +258,7 @@ def test_an_unsupported_operator_is_exit_code_3_before_any_work(
     ("arguments", "message"),
     [
         (("--plain",), "--plain is a convex program"),
+        (("--plain", "--polish", "--relative-epsilon", "0.1"), "give one of the two"),
         (("--max-drop", "2"), "--max-drop is 2"),
         (("--sparsity", "1.5"), "--sparsity is 1.5"),
         (("--sparsity", "0.5", "--relative-epsilon", "0.1"), "different goals"),
