@@ -181,6 +181,9 @@ def build_problem(
         What is penalised.
     """
     X, W, bias = (np.ascontiguousarray(array, dtype=np.float32) for array in (X, W, bias))
+    _check_layer(X, W, bias)
+    if relative_epsilon < 0:
+        raise DataError(f"layer problem: relative_epsilon is {relative_epsilon}, expected a share of 0 or more")
     by_group = X if X.ndim == GROUPED else X[np.newaxis]
     Z = np.matmul(W.T.reshape(len(by_group), -1, len(W)), by_group).reshape(len(bias), -1) + bias[:, np.newaxis]
     z0 = Z if target is None else np.asarray(target, np.float32)
@@ -287,14 +290,32 @@ def _excess_blocks(problem: LayerProblem, W: Array, bias: Array) -> Iterator[tup
         yield excess if weights is None else excess * weights[:, block], block
 
 
-def _check(problem: LayerProblem) -> None:
-    n_groups, n_inputs, n_samples = problem.X.shape if problem.X.ndim == GROUPED else (1, *problem.X.shape)
-    n_outputs = problem.W.shape[1]
-    if n_outputs % n_groups:
+def _check_layer(X: Array, W: Array, bias: Array) -> None:
+    """Refuse inputs, weights and biases that do not belong together."""
+    for name, array, shapes in (("X", X, (2, GROUPED)), ("W", W, (2,)), ("bias", bias, (1,))):
+        if array.ndim not in shapes:
+            layout = {"X": "(n_inputs, n_samples) or (n_groups, n_inputs, n_samples)", "W": "(n_inputs, n_outputs)"}
+            raise DataError(
+                f"layer problem: {name} has shape {array.shape}, expected {layout.get(name, '(n_outputs,)')}"
+            )
+    n_inputs, n_outputs, n_groups = X.shape[-2], W.shape[1], len(X) if X.ndim == GROUPED else 1
+    if len(W) != n_inputs:
+        raise DataError(
+            f"layer problem: W has shape {W.shape}, expected {n_inputs} rows, one for each of X's inputs: transpose "
+            "weights that lie (n_outputs, n_inputs), and samples that lie (n_samples, n_inputs)"
+        )
+    if bias.shape != (n_outputs,):
+        raise DataError(
+            f"layer problem: bias has shape {bias.shape}, expected ({n_outputs},), one for each column of W"
+        )
+    if n_groups == 0 or n_outputs % n_groups:
         raise DataError(f"layer problem: X has {n_groups} groups, expected a divisor of W's {n_outputs} outputs")
+
+
+def _check(problem: LayerProblem) -> None:
+    _check_layer(problem.X, problem.W, problem.bias)
+    n_outputs, n_samples = problem.W.shape[1], problem.n_samples
     expected = {
-        "W": (n_inputs, n_outputs),
-        "bias": (n_outputs,),
         "target": (n_outputs, n_samples),
         "lower": (n_outputs, n_samples),
         "upper": (n_outputs, n_samples),
