@@ -40,7 +40,7 @@ class PolishSettings:
     """
 
     layers_per_block: int = 4
-    passes: int = 30
+    passes: int = 10
     batch_size: int = 64
     rate: float = 0.02
 
