@@ -236,9 +236,20 @@ def _cost(problem: LayerProblem, W: Array, bias: Array, importance: Array) -> fl
 
 
 class Priced(NamedTuple):
-    """A fitted neuron, the order in which its weights go, as places in its support, and what each one then costs."""
+    """A fitted neuron without its Hessian, the order in which its weights go, and what each one then costs.
 
-    fitted: FittedNeuron
+    Attributes
+    ----------
+    rows, weights : Array
+        As of `FittedNeuron`.
+    order : Array
+        (n_support,) int, places in its support.
+    costs : Array
+        (n_support,) float64.
+    """
+
+    rows: Array
+    weights: Array
     order: Array
     costs: Array
 
@@ -265,7 +276,7 @@ def price_weights(fitted: FittedNeuron, most: float = 1.0) -> Priced:
             weights, inverse = weights[kept], np.asfortranarray(inverse[np.ix_(kept, kept)])
             places, left = places[left], left[left]
     order[steps:] = places[left]
-    return Priced(fitted, order, costs)
+    return Priced(fitted.rows, fitted.weights, order, costs)
 
 
 def _cheapest(priced: Sequence[Priced], nnz: int, importance: Array | None) -> Array:
@@ -293,7 +304,7 @@ def _affordable(priced: Sequence[Priced], room: Array) -> Array:
 def _without(priced: Sequence[Priced], gone: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """Return the fitted weights, (n_inputs, n_outputs), without the first ones in each neuron's order, and biases."""
     W, bias = np.zeros(shape, np.float32), np.zeros(shape[1], np.float32)
-    for neuron, (fitted, order, _) in enumerate(priced):
-        kept = order[gone[neuron] :]
-        W[fitted.rows[kept], neuron], bias[neuron] = fitted.weights[kept], fitted.weights[-1]
+    for neuron, one in enumerate(priced):
+        kept = one.order[gone[neuron] :]
+        W[one.rows[kept], neuron], bias[neuron] = one.weights[kept], one.weights[-1]
     return W, bias

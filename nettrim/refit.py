@@ -70,8 +70,9 @@ def fit_on_support(
 ) -> tuple[Array, Array]:
     """Do as `refit` with the weights marked in ``support``, (n_inputs, n_outputs) bool; the others stay as they are."""
     fitted, offset = W.astype(np.float32), bias.astype(np.float32)
-    for neuron, found in enumerate(fit_neurons(problem, W, bias, support, settings, use=lambda found: found)):
-        fitted[found.rows[:-1], neuron], offset[neuron] = found.weights[:-1], found.weights[-1]
+    found = fit_neurons(problem, W, bias, support, settings, use=lambda one: (one.rows, one.weights))
+    for neuron, (rows, weights) in enumerate(found):
+        fitted[rows[:-1], neuron], offset[neuron] = weights[:-1], weights[-1]
     with threadpool_limits(limits=1):
         before, after = neuron_distances(problem, W, bias), neuron_distances(problem, fitted, offset)
     better = after < before

@@ -145,10 +145,12 @@ def test_the_largest_drop_is_kept_on_held_out_samples_or_ends_with_exit_code_5(
         assert code == (0 if report["goal"]["drop"] <= allowed else 5)
         assert ("is the best of those tried" in capsys.readouterr().err) == (code == 5)
         assert report["goal"]["drop"] == pytest.approx(1 - report["agreement"]["deployed"])
-        assert report["goal"]["sparsity"] in {trial["sparsity"] for trial in report["goal"]["trials"]}
+        trials = [(trial["sparsity"], trial["drop"]) for trial in report["goal"]["trials"]]
+        within = [sparsity for sparsity, drop in trials if drop <= 0.7 * allowed]
+        assert report["goal"]["sparsity"] == (max(within) if within else min(trials, key=lambda trial: trial[1])[0])
         sparsities.append(report["totals"]["sparsity"])
     assert sparsities[2] > 0.8
-    assert sparsities == sorted(sparsities)
+    assert max(sparsities[:2]) < sparsities[2]
 
 
 def test_a_relative_epsilon_is_kept_by_every_layer(deploy: Deploy, digits: Path, tmp_path: Path) -> None:

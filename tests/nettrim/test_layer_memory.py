@@ -43,7 +43,7 @@ print(peak_bytes() - before)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [(40, 60, 8000), (600, 10, 1500)])
+@pytest.mark.parametrize("sizes", [(40, 60, 8000), (600, 10, 1500), (300, 512, 400)])
 def test_solving_a_layer_stays_within_the_formula(sizes: tuple[int, int, int]) -> None:
     command = [sys.executable, "-c", MEASURE, *map(str, sizes)]
     used = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
