@@ -68,6 +68,7 @@ def deploy(
             show_default=False,
         ),
     ] = None,
+    fit: Annotated[bool, typer.Option("--fit", help="Or: as many weights as the board's flash holds.")] = False,
     mode: Annotated[Mode, typer.Option(help="Layers one after the other, or independently.")] = Mode.CASCADE,
     constraint: Annotated[
         Constraint, typer.Option(help="The convex program: distance to the box, or the inequalities as published.")
@@ -119,7 +120,7 @@ def deploy(
         output=output,
         force=force,
         prune=replace(
-            _prune_settings(sparsity, relative_epsilon, max_drop, structure),
+            _prune_settings(sparsity, relative_epsilon, max_drop, structure, fit=fit),
             mode=mode,
             constraint=constraint,
             search=SearchSettings(plain=plain),
@@ -127,7 +128,8 @@ def deploy(
             memory_budget_bytes=memory << 20,
         ),
         max_drop=max_drop,
-        goal_is_default=all(goal is None for goal in (sparsity, relative_epsilon, max_drop)),
+        fit=fit,
+        goal_is_default=not fit and all(goal is None for goal in (sparsity, relative_epsilon, max_drop)),
         input_options=InputOptions(input_scale, _floats(mean, "--mean"), _floats(std, "--std"), input_layout),
         input_shape=_shape(input_shape),
         arch=arch,
@@ -281,9 +283,14 @@ def _check_drop(deployment: Deployment, options: DeployOptions) -> None:
 
 
 def _prune_settings(
-    sparsity: float | None, relative_epsilon: float | None, max_drop: float | None, structure: str
+    sparsity: float | None, relative_epsilon: float | None, max_drop: float | None, structure: str, *, fit: bool
 ) -> PruneSettings:
-    goals = {"--sparsity": sparsity, "--relative-epsilon": relative_epsilon, "--max-drop": max_drop}
+    goals = {
+        "--sparsity": sparsity,
+        "--relative-epsilon": relative_epsilon,
+        "--max-drop": max_drop,
+        "--fit": fit or None,
+    }
     given = [option for option, value in goals.items() if value is not None]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} are different goals: give one of them")
@@ -293,7 +300,7 @@ def _prune_settings(
         raise UsageError(f"--sparsity is {sparsity}, expected a share from 0 up to, not including, 1")
     if relative_epsilon is not None and not 0 <= relative_epsilon < 1:
         raise UsageError(f"--relative-epsilon is {relative_epsilon}, expected a share from 0 up to, not including, 1")
-    if isinstance(parse_structure(structure), NOfM) and (sparsity is not None or max_drop is not None):
+    if isinstance(parse_structure(structure), NOfM) and (sparsity is not None or max_drop is not None or fit):
         raise UsageError(f"--structure {structure} fixes the sparsity: leave {given[0]} out")
     settings = PruneSettings(sparsity=sparsity, structure=structure)
     return settings if relative_epsilon is None else replace(settings, relative_epsilon=relative_epsilon)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from nettrim.bundle import check_output
 from nettrim.calibrate import activation_ranges
 from nettrim.deployment_warnings import result_warnings
-from nettrim.errors import DoesNotFitError
+from nettrim.errors import DoesNotFitError, UsageError
 from nettrim.evaluate import (
     Accuracy,
     Agreement,
@@ -23,6 +24,7 @@ from nettrim.evaluate import (
     measure_agreement,
     prove_bounds,
 )
+from nettrim.fit_search import prune_to_fit
 from nettrim.goal_search import Trial, prune_to_drop
 from nettrim.importers import ImportedModel, load_model
 from nettrim.passes.remove_dead_channels import remove_dead_channels
@@ -49,6 +51,8 @@ DEFAULT_DISAGREEMENT, DEFAULT_OUTPUT_ERROR = 0.005, 0.02  # on held-out samples,
 CAUTIOUS_EPSILON = 0.01  # without data: random inputs say little of the real ones
 BYTES_PER_KEPT_WEIGHT = 2  # a value and an index of one byte: the least that CSR takes
 BYTES_PER_BIAS = 4
+PROGRAM_BYTES = 24 << 10  # of flash that --fit leaves for start-up code, kernels and C library
+FORMAT_SAMPLES = 64  # that ranges are taken from where only sizes matter
 ERROR_SAMPLES = 1000  # samples that the per-layer errors are measured on
 
 
@@ -62,8 +66,10 @@ class DeployOptions:
         The folder to write, else ``<model stem>-<board>`` in the current folder.
     max_drop : float or None
         The goal of the run: what the deployed network may lose, as `nettrim.goal_search.measure_drop` counts.
+    fit : bool
+        Or: keep as many weights as the board's flash holds beside the program.
     goal_is_default : bool
-        Whether the user chose neither a drop nor a sparsity nor an epsilon.
+        Whether the user chose none of these, no sparsity and no epsilon.
     """
 
     model: Path
@@ -74,6 +80,7 @@ class DeployOptions:
     force: bool = False
     prune: PruneSettings = field(default_factory=PruneSettings)
     max_drop: float | None = None
+    fit: bool = False
     goal_is_default: bool = True
     input_options: InputOptions = field(default_factory=InputOptions)
     input_shape: tuple[int, ...] | None = None
@@ -98,6 +105,7 @@ class Inputs:
     test: Samples | None
     prune: PruneSettings
     max_drop: float | None
+    flash_bytes: int | None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -172,6 +180,7 @@ def read_inputs(options: DeployOptions) -> Inputs:
         Whatever is wrong, as one sentence.
     """
     board = load_board(options.board)
+    flash_bytes = _flash_to_fit(board) if options.fit else None
     check_output(options.folder, force=options.force)
     model = load_model(options.model, input_shape=options.input_shape, arch=options.arch)
     graph = model.graph
@@ -195,7 +204,17 @@ def read_inputs(options: DeployOptions) -> Inputs:
         calibration = replace(calibration, labels=None)
         max_drop = DEFAULT_DISAGREEMENT if has_classes(graph, calibration) else DEFAULT_OUTPUT_ERROR
         fit = replace(fit, labels=None)
-    return Inputs(board, model, spec, fit, held_out, test, settings, max_drop)
+    return Inputs(board, model, spec, fit, held_out, test, settings, max_drop, flash_bytes)
+
+
+def _flash_to_fit(board: Board) -> int:
+    """Return the flash that --fit may fill with constants."""
+    if board.flash_bytes is None:
+        raise UsageError(
+            f"--fit fills the flash of a microcontroller, and {board.name} has none to fill: give --max-drop, "
+            "--sparsity or --relative-epsilon"
+        )
+    return board.flash_bytes - PROGRAM_BYTES
 
 
 def _load_test(options: DeployOptions, data: Path | None, spec: InputSpec, n_classes: int) -> Samples | None:
@@ -231,7 +250,7 @@ def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -
     say("quantising")
     quantized = _quantized(result.graph, inputs.fit.x)
     shipped = remove_dead_channels(quantized)
-    fast = fastest_formats(shipped, inputs.board)
+    fast = _formats_for(shipped, inputs.board)
     networks = Networks(original, result.graph, quantized)
     say("measuring accuracy and errors")
     labelled = inputs.test or inputs.held_out
@@ -259,6 +278,10 @@ def _prune(
 ) -> tuple[PruneResult, Inputs, tuple[Trial, ...]]:
     """Prune to the goal; one of a drop ends as the sparsity that was found."""
     graph, rng = inputs.model.graph, np.random.default_rng(options.seed)
+    if inputs.flash_bytes is not None:
+        size, samples = partial(_flash_bytes, samples=inputs.fit.x, board=inputs.board), inputs.fit.x
+        found = prune_to_fit(graph, samples, inputs.flash_bytes, inputs.prune, rng=rng, size=size, say=say)
+        return found.result, replace(inputs, prune=replace(inputs.prune, sparsity=found.sparsity)), ()
     if inputs.max_drop is None:
         return prune(graph, inputs.fit.x, inputs.prune, rng, say), inputs, ()
     found = prune_to_drop(graph, inputs.fit, inputs.max_drop, inputs.prune, rng=rng, deploy=_quantized, say=say)
@@ -267,6 +290,19 @@ def _prune(
 
 def _quantized(graph: Graph, samples: Array) -> Graph:
     return quantize_graph(graph, activation_ranges(graph, samples))
+
+
+def _flash_bytes(graph: Graph, samples: Array, board: Board) -> int:
+    """Return what the constants of a float graph's model.h take once it is quantised."""
+    shipped = remove_dead_channels(_quantized(graph, samples[:FORMAT_SAMPLES]))
+    return c_model_facts(_formats_for(shipped, board)).flash_bytes
+
+
+def _formats_for(graph: Graph, board: Board) -> Graph:
+    """Return the quantised graph as model.h stores it: as it runs fastest, or smallest where the flash asks for it."""
+    fast = fastest_formats(graph, board)
+    fits = board.flash_bytes is None or c_model_facts(fast).flash_bytes <= board.flash_bytes - PROGRAM_BYTES
+    return fast if fits else smallest_formats(graph)
 
 
 def c_name(stem: str) -> str:

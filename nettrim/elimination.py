@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from nettrim.structure import L1Norm, Structure
 from nettrim_runtime.graph import Array
 
 SAMPLES_PER_BLOCK = 2048
+ROUGH = 1e-3  # tolerance of a fit that is followed by another one
 MOST_LOSSES = 3.0  # of the mean share: a neuron that would lose more waits for the next round
 FEW_WEIGHTS = 16  # of a neuron, that are priced at least
 SHRINK_AT = 0.8  # of a matrix's weights that are left: then the others' rows are dropped
@@ -127,7 +128,8 @@ def eliminate(
         before, last = int(np.count_nonzero(support)), round_ == settings.rounds
         count = nnz if last else round(start * (max(nnz, 1) / start) ** (round_ / settings.rounds))
         price = partial(price_weights, most=MOST_LOSSES * (1 - count / before))
-        fits = fit_neurons(problem, np.where(support, W, 0), bias, support, settings.refit, use=price)
+        rough = replace(settings.refit, tolerance=max(ROUGH, settings.refit.tolerance))
+        fits = fit_neurons(problem, np.where(support, W, 0), bias, support, rough, use=price)
         W, bias = _without(fits, _cheapest(fits, count, importance), W.shape)
         support = support & (W != 0)
     return fit_on_support(problem, np.where(support, W, np.float32(0)), bias, support, settings.refit)

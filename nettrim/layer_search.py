@@ -16,7 +16,7 @@ from nettrim.admm import (
 )
 from nettrim.admm_loop import AdmmSettings, AdmmState
 from nettrim.elimination import EliminationSettings, choose_weights, eliminate_within, is_unstructured, is_within
-from nettrim.layer_problem import LayerProblem, distance
+from nettrim.layer_problem import LayerProblem, distance, share
 from nettrim.layer_solution import LayerSolution, SolverStatus, evaluate
 from nettrim.refit import RefitSettings
 from nettrim.structured_search import refit_within, support_of
@@ -26,7 +26,9 @@ FIRST_RELATIVE_EPSILON = 0.1
 SMALLEST_RELATIVE_EPSILON = 1e-3  # below it the search fills up with the largest original weights
 FIRST_SLOPE = 0.7  # -d log(nnz) / d log(epsilon), from 0.5 at 5 % to 1.1 at 30 % on LeNet-300-100
 SLOPE_RANGE = (0.2, 4.0)
+SLACK = 1.02  # times the original weights' distance, which a screen's epsilon exceeds: there it is feasible
 LARGEST_SURPLUS = 0.2  # of the weights that can be dropped
+NARROW = 0.1  # of log(epsilon): between such ends, what a rough screen keeps is no longer told apart
 TIGHTER = 0.98  # times epsilon, when the refitted weights miss it
 
 
@@ -192,8 +194,10 @@ def _find_epsilon(
     """
     norm = layer.problem.target_norm
     wanted = np.log(max(sum(window) / 2, 1.0))
-    low, high = np.log(SMALLEST_RELATIVE_EPSILON), 0.0  # enough weights at low, too few at high
-    x, slope = np.log(FIRST_RELATIVE_EPSILON), FIRST_SLOPE
+    feasible = share(distance(layer.problem, layer.problem.W, layer.problem.bias), norm)  # above it the screen is easy
+    low = np.log(max(SMALLEST_RELATIVE_EPSILON, SLACK * min(feasible, 1.0)))  # enough weights at low, too few at high
+    high = low + np.log(1 / SMALLEST_RELATIVE_EPSILON)
+    x, slope = max(np.log(FIRST_RELATIVE_EPSILON), low), FIRST_SLOPE
     last: tuple[float, float] | None = None
     for _ in range(settings.max_solves):
         iterate(layer, state, float(np.exp(x)) * norm, settings.screen)
@@ -201,6 +205,8 @@ def _find_epsilon(
         if math.ceil(window[0]) <= kept <= window[1]:
             return float(np.exp(x)) * norm
         low, high = (x, high) if kept > window[0] else (low, x)
+        if high - low < NARROW:
+            break
         point = (x, float(np.log(max(kept, 0.5))))
         if last is not None and x != last[0]:
             slope = float(np.clip((last[1] - point[1]) / (x - last[0]), *SLOPE_RANGE))

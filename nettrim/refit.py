@@ -10,11 +10,11 @@ from typing import TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from nettrim.layer_problem import LayerProblem, gram_matrix, neuron_distances
+from nettrim.layer_problem import SAMPLES_PER_BLOCK, LayerProblem, gram_matrix, neuron_distances
 from nettrim_runtime.graph import Array
 
 SINGULAR = 1e-9  # of the mean diagonal of the Hessian: makes rank-deficient supports solvable
-NOISE = 1e-14  # of the whole Gram matrix's trace: what subtracting from it leaves in float64
+NOISE = 1e-9  # of the Hessian's trace: what products in float32 leave
 SHORTEST_STEP = 1e-3
 Result = TypeVar("Result")
 
@@ -168,10 +168,17 @@ class _Piece:
         return samples
 
     def hessian(self, curved: Array) -> Array:
-        """Return the sum of a a' over the curved samples, by the smaller half."""
-        if 2 * np.count_nonzero(curved) > len(curved):
-            return self.gram - gram_matrix(self.A[:, ~curved])
-        return gram_matrix(self.A[:, curved])
+        """Return the sum of a a' over the curved samples."""
+        return self.gram if np.all(curved) else self.products(curved)
+
+    def products(self, samples: Array) -> Array:
+        """Return the sum of a a' over some samples: float32 products in blocks, added up in float64."""
+        total = np.zeros((len(self.A), len(self.A)))
+        for start in range(0, len(samples), SAMPLES_PER_BLOCK):
+            block = slice(start, start + SAMPLES_PER_BLOCK)
+            columns = self.A[:, block][:, samples[block]]
+            total += columns @ columns.T
+        return total
 
 
 def _newton(piece: _Piece, start: Array, settings: RefitSettings) -> tuple[Array, Array]:
@@ -197,7 +204,7 @@ def _newton(piece: _Piece, start: Array, settings: RefitSettings) -> tuple[Array
         gain, value = value - moved, moved
         u, z = u - length * step, z - length * z_step
         before, curved = curved, piece.curved(z)
-        H = H + gram_matrix(piece.A[:, curved & ~before]) - gram_matrix(piece.A[:, before & ~curved])
+        H = H + piece.products(curved & ~before) - piece.products(before & ~curved)
         if gain <= settings.tolerance * value or (length == 1.0 and np.array_equal(before, curved)):
             break
     return u, _damped(H, piece.ridge + floor)

@@ -108,6 +108,7 @@ def _goal(deployment: Deployment) -> dict[str, Any]:
         "sparsity": settings.sparsity,
         "relative_epsilon": settings.relative_epsilon if settings.sparsity is None else None,
         "max_drop": deployment.inputs.max_drop,
+        "fit_flash_bytes": deployment.inputs.flash_bytes,
         "drop": deployment.drop if deployment.inputs.max_drop is not None else None,
         "trials": [trial._asdict() for trial in deployment.trials],
         "mode": settings.mode.value,

@@ -339,3 +339,17 @@ def test_ctrl_c_in_mid_solve_leaves_nothing(tmp_path: Path) -> None:
     assert rest.strip().splitlines()[-1] == "error: interrupted; nothing half-written is left"
     assert "Traceback" not in rest
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_fit_keeps_what_the_flash_of_a_microcontroller_holds(deploy: Deploy, digits: Path, tmp_path: Path) -> None:
+    assert deploy("--target", "nucleo-f446re", digits / "model.pt", "--fit") == 0
+    report = json.loads((tmp_path / "model-nucleo-f446re" / "report.json").read_text())
+    assert report["goal"]["sparsity"] == 0
+    assert report["totals"]["flash_bytes"] <= report["goal"]["fit_flash_bytes"] < 512 * 1024
+
+
+def test_fit_needs_a_flash_to_fill(deploy: Deploy, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert deploy("--target", "rpi4", digits / "model.pt", "--fit") == 2
+    assert "--fit fills the flash of a microcontroller, and rpi4 has none to fill" in capsys.readouterr().err
+    assert deploy("--target", "nucleo-f446re", digits / "model.pt", "--fit", "--sparsity", 0.5) == 2
+    assert "--sparsity and --fit are different goals" in capsys.readouterr().err
