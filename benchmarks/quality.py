@@ -107,7 +107,7 @@ def measure_default_goal(name: str, data: Path) -> Row:
     start = time.perf_counter()
     found = prune_to_drop(graph, fit, DEFAULT_DISAGREEMENT, settings, rng=rng, deploy=_quantized)
     seconds = time.perf_counter() - start
-    deployed = _quantized(found.result.graph, fit.x)
+    deployed = _quantized(found.result.graph, fit.x, found.wide)
     right = predicted_classes(run_deployed(deployed, split.x)) == split.y
     return {
         "part": "no goal given",
@@ -193,8 +193,8 @@ def _int8_accuracy(graph: Graph, samples: Array, split: Split) -> float:
     return 100 * float(np.mean(predicted_classes(run_deployed(_quantized(graph, samples), split.x)) == split.y))
 
 
-def _quantized(graph: Graph, samples: Array) -> Graph:
-    return quantize_graph(graph, activation_ranges(graph, samples))
+def _quantized(graph: Graph, samples: Array, wide: frozenset[str] = frozenset()) -> Graph:
+    return quantize_graph(graph, activation_ranges(graph, samples), wide)
 
 
 def summarise(measured: Sequence[Measured]) -> tuple[dict[str, Figure], list[Row]]:

@@ -18,7 +18,7 @@ from rich.table import Table
 from nettrim.bench import BenchSettings, bench_bundle, bench_table
 from nettrim.board_python import fetch_board_python
 from nettrim.bundle import MEASUREMENTS, check_output, new_bundle, read_manifest, verify_bundle, write_json
-from nettrim.deploy import Deployment, DeployOptions, build, read_inputs
+from nettrim.deploy import Deployment, DeployOptions, Int16, build, read_inputs
 from nettrim.deployment_files import write_deployment
 from nettrim.deployment_warnings import missed_drop
 from nettrim.errors import BudgetMissedError, InvalidBenchmarkError, UsageError
@@ -80,6 +80,12 @@ def deploy(
         bool,
         typer.Option("--polish", help="Then tune the weights that are left, without labels, on the calibration data."),
     ] = False,
+    int16: Annotated[
+        Int16,
+        typer.Option(
+            help="Activations in int16: those without which a drop is missed, all but input and output, none."
+        ),
+    ] = "auto",
     structure: Annotated[
         str, typer.Option(help="What is pruned together: l1 (single weights), 1x4, 1x16, 4x1, columns, neurons or 2:4.")
     ] = "l1",
@@ -129,6 +135,7 @@ def deploy(
         ),
         max_drop=max_drop,
         fit=fit,
+        int16=int16,
         goal_is_default=not fit and all(goal is None for goal in (sparsity, relative_epsilon, max_drop)),
         input_options=InputOptions(input_scale, _floats(mean, "--mean"), _floats(std, "--std"), input_layout),
         input_shape=_shape(input_shape),

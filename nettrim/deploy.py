@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -41,12 +42,14 @@ from nettrim.samples import (
 )
 from nettrim.storage import fastest_formats, smallest_formats
 from nettrim.structure_names import NOfM, parse_structure
+from nettrim.widen import widenable
 from nettrim_boards.board import Board, load_board
 from nettrim_exporters.c_header import CModelFacts, c_model_facts, check_c
 from nettrim_exporters.tflite import check_tflite
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.graph import Array, Graph
 
+Int16 = Literal["auto", "all", "none"]
 DEFAULT_DISAGREEMENT, DEFAULT_OUTPUT_ERROR = 0.005, 0.02  # on held-out samples, where no goal is given
 CAUTIOUS_EPSILON = 0.01  # without data: random inputs say little of the real ones
 BYTES_PER_KEPT_WEIGHT = 2  # a value and an index of one byte: the least that CSR takes
@@ -68,6 +71,9 @@ class DeployOptions:
         The goal of the run: what the deployed network may lose, as `nettrim.goal_search.measure_drop` counts.
     fit : bool
         Or: keep as many weights as the board's flash holds beside the program.
+    int16 : {"auto", "all", "none"}
+        Which activations are int16 instead of int8: those without which a drop is missed, all but input and output,
+        or none.
     goal_is_default : bool
         Whether the user chose none of these, no sparsity and no epsilon.
     """
@@ -81,6 +87,7 @@ class DeployOptions:
     prune: PruneSettings = field(default_factory=PruneSettings)
     max_drop: float | None = None
     fit: bool = False
+    int16: Int16 = "auto"
     goal_is_default: bool = True
     input_options: InputOptions = field(default_factory=InputOptions)
     input_shape: tuple[int, ...] | None = None
@@ -246,9 +253,9 @@ def build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) ->
 
 def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -> Deployment:
     original = inputs.model.graph
-    result, inputs, trials = _prune(options, inputs, say)
+    result, inputs, trials, wide = _prune(options, inputs, say)
     say("quantising")
-    quantized = _quantized(result.graph, inputs.fit.x)
+    quantized = _quantized(result.graph, inputs.fit.x, wide)
     shipped = remove_dead_channels(quantized)
     fast = _formats_for(shipped, inputs.board)
     networks = Networks(original, result.graph, quantized)
@@ -275,26 +282,38 @@ def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -
 
 def _prune(
     options: DeployOptions, inputs: Inputs, say: Callable[[str], None]
-) -> tuple[PruneResult, Inputs, tuple[Trial, ...]]:
-    """Prune to the goal; one of a drop ends as the sparsity that was found."""
+) -> tuple[PruneResult, Inputs, tuple[Trial, ...], frozenset[str]]:
+    """Prune to the goal; one of a drop or a flash ends as the sparsity that was found. The last are int16."""
     graph, rng = inputs.model.graph, np.random.default_rng(options.seed)
+    wide = frozenset[str]().union(*widenable(graph)) if options.int16 == "all" else frozenset[str]()
     if inputs.flash_bytes is not None:
-        size, samples = partial(_flash_bytes, samples=inputs.fit.x, board=inputs.board), inputs.fit.x
+        size = partial(_flash_bytes, samples=inputs.fit.x, board=inputs.board, wide=wide)
+        samples = inputs.fit.x
         found = prune_to_fit(graph, samples, inputs.flash_bytes, inputs.prune, rng=rng, size=size, say=say)
-        return found.result, replace(inputs, prune=replace(inputs.prune, sparsity=found.sparsity)), ()
+        return found.result, replace(inputs, prune=replace(inputs.prune, sparsity=found.sparsity)), (), wide
     if inputs.max_drop is None:
-        return prune(graph, inputs.fit.x, inputs.prune, rng, say), inputs, ()
-    found = prune_to_drop(graph, inputs.fit, inputs.max_drop, inputs.prune, rng=rng, deploy=_quantized, say=say)
-    return found.result, replace(inputs, prune=replace(inputs.prune, sparsity=found.sparsity)), found.trials
+        return prune(graph, inputs.fit.x, inputs.prune, rng, say), inputs, (), wide
+    found = prune_to_drop(
+        graph,
+        inputs.fit,
+        inputs.max_drop,
+        inputs.prune,
+        rng=rng,
+        deploy=lambda pruned, samples, needed: _quantized(pruned, samples, wide | needed),
+        may_widen=options.int16 == "auto",
+        say=say,
+    )
+    inputs = replace(inputs, prune=replace(inputs.prune, sparsity=found.sparsity))
+    return found.result, inputs, found.trials, wide | found.wide
 
 
-def _quantized(graph: Graph, samples: Array) -> Graph:
-    return quantize_graph(graph, activation_ranges(graph, samples))
+def _quantized(graph: Graph, samples: Array, wide: frozenset[str]) -> Graph:
+    return quantize_graph(graph, activation_ranges(graph, samples), wide)
 
 
-def _flash_bytes(graph: Graph, samples: Array, board: Board) -> int:
+def _flash_bytes(graph: Graph, samples: Array, board: Board, wide: frozenset[str]) -> int:
     """Return what the constants of a float graph's model.h take once it is quantised."""
-    shipped = remove_dead_channels(_quantized(graph, samples[:FORMAT_SAMPLES]))
+    shipped = remove_dead_channels(_quantized(graph, samples[:FORMAT_SAMPLES], wide))
     return c_model_facts(_formats_for(shipped, board)).flash_bytes
 
 

@@ -18,6 +18,7 @@ from nettrim_runtime.ops import (
     MaxPool2d,
     Op,
     Padding,
+    Requantize,
     Reshape,
     Size2d,
     Softmax,
@@ -112,7 +113,7 @@ def _pull(graph: Graph, op: Op, values: Mapping[str, Array], slope: Array) -> tu
             return (_scatter(taps, values[op.input].shape, op.padding, op.stride, UNIT),)
         case Add():
             return slope, slope
-        case Activation():
+        case Activation() | Requantize():
             return (slope,)
         case Reshape():
             return (slope.reshape(values[op.input].shape),)

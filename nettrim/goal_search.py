@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from nettrim.evaluate import has_classes, run_deployed
+from nettrim.precision import widen_until
 from nettrim.prune import PruneResult, PruneSettings, measure_budget, prune
 from nettrim.samples import Samples, split_held_out
 from nettrim.statistics import predicted_classes, relative_error, share_equal
@@ -32,12 +34,19 @@ class Trial(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The sparsest network within the drop, else the best one; and every trial in order."""
+    """The sparsest network within the drop, else the best one; its int16 activations; and every trial in order."""
 
     result: PruneResult
     sparsity: float
     is_within: bool
     trials: tuple[Trial, ...]
+    wide: frozenset[str] = frozenset()
+
+
+class _Tried(NamedTuple):
+    trial: Trial
+    result: PruneResult
+    wide: frozenset[str]
 
 
 def prune_to_drop(
@@ -47,7 +56,8 @@ def prune_to_drop(
     settings: PruneSettings,
     *,
     rng: np.random.Generator,
-    deploy: Callable[[Graph, Array], Graph],
+    deploy: Callable[[Graph, Array, frozenset[str]], Graph],
+    may_widen: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> Found:
     """Prune as far as the deployed network's drop allows, judged on a fifth of the samples, the rest fits.
@@ -57,28 +67,37 @@ def prune_to_drop(
     max_drop : float
         As `measure_drop` counts; the search aims at 0.7 of it.
     deploy : callable
-        (pruned graph, samples) -> the int8 graph.
+        (pruned graph, samples, activations that become int16) -> the quantised graph.
+    may_widen : bool
+        Whether activations become int16 where the pruned network keeps the drop and its int8 version does not
+        (`nettrim.precision`).
     """
     fit, judged = split_held_out(samples, rng)
     budget = measure_budget(graph, fit.x, settings, rng, say)
     seed = int(rng.integers(1 << 31))
-    aim, tried = AIM * max_drop, list[tuple[Trial, PruneResult]]()
+    aim, tried = AIM * max_drop, list[_Tried]()
 
     def attempt(density: float) -> float:
         sparsity = 1 - density
         say(f"trying sparsity {sparsity:.1%}")
         wanted = replace(settings, sparsity=sparsity)
         result = prune(graph, fit.x, wanted, np.random.default_rng(seed), say, budget=budget)
-        drop = measure_drop(graph, deploy(result.graph, fit.x), judged)
-        tried.append((Trial(sparsity, drop), result))
+        wide, quantized = frozenset[str](), partial(deploy, result.graph, fit.x)
+        drop = measure_drop(graph, quantized(wide), judged)
+        if may_widen and drop > aim >= measure_drop(graph, result.graph, judged):
+            say("looking for layers that need int16")
+            judge = partial(measure_drop, graph, samples=judged)
+            wide, drop = widen_until(result.graph, fit.x, quantized, judge, aim)
+        tried.append(_Tried(Trial(sparsity, drop), result, wide))
         return drop
 
     search_density(attempt, aim, floor=0.5 / len(judged))
-    if all(trial.drop > aim for trial, _ in tried):
+    if all(one.trial.drop > aim for one in tried):
         attempt(1.0)
-    within = [one for one in tried if one[0].drop <= aim]
-    best, result = max(within, key=_sparsity) if within else min(tried, key=lambda one: one[0].drop)
-    return Found(result, best.sparsity, best.drop <= max_drop, tuple(trial for trial, _ in tried))
+    within = [one for one in tried if one.trial.drop <= aim]
+    best = max(within, key=_sparsity) if within else min(tried, key=lambda one: one.trial.drop)
+    trials = tuple(one.trial for one in tried)
+    return Found(best.result, best.trial.sparsity, best.trial.drop <= max_drop, trials, best.wide)
 
 
 def search_density(attempt: Callable[[float], float], aim: float, floor: float) -> None:
@@ -109,8 +128,9 @@ def search_density(attempt: Callable[[float], float], aim: float, floor: float) 
 
 
 def measure_drop(original: Graph, deployed: Graph, samples: Samples) -> float:
-    """Return what a deployed network loses: accuracy with labels, else agreement, else the relative output error."""
-    before, after = run_graph(original, samples.x), run_deployed(deployed, samples.x)
+    """Return what a network, pruned or deployed, loses: accuracy with labels, else agreement, else output error."""
+    run = run_deployed if deployed.is_quantized else run_graph
+    before, after = run_graph(original, samples.x), run(deployed, samples.x)
     if not has_classes(original, samples):
         return relative_error(after, before)
     classes = predicted_classes(before), predicted_classes(after)
@@ -120,5 +140,5 @@ def measure_drop(original: Graph, deployed: Graph, samples: Samples) -> float:
     return max(0.0, right[0] - right[1])
 
 
-def _sparsity(tried: tuple[Trial, PruneResult]) -> float:
-    return tried[0].sparsity
+def _sparsity(tried: _Tried) -> float:
+    return tried.trial.sparsity

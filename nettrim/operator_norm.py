@@ -16,6 +16,7 @@ from nettrim_runtime.ops import (
     Dense,
     MaxPool2d,
     Op,
+    Requantize,
     Reshape,
     Softmax,
 )
@@ -48,7 +49,7 @@ def lipschitz_bound(op: Op, tensors: Mapping[str, Tensor], weights: Mapping[str,
         case AveragePool2d():  # a mean squared is at most the mean of squares: a pixel counts 1 / size of its windows
             rows, columns = (axis.coverage(1 / axis.sizes()) for axis in _axes(op, op.kernel_size, tensors))
             return math.sqrt(rows.max() * columns.max()) * ROUND_UP
-        case Add() | Activation() | Reshape() | Softmax():
+        case Add() | Activation() | Reshape() | Softmax() | Requantize():
             return 1.0
         case _:
             assert_never(op)

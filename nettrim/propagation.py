@@ -25,6 +25,7 @@ from nettrim_runtime.ops import (
     Layer,
     MaxPool2d,
     Op,
+    Requantize,
     Reshape,
     Softmax,
     op_inputs,
@@ -86,7 +87,8 @@ def propagate(original: Graph, altered: Graph, sample_sets: Sequence[Array]) -> 
     Parameters
     ----------
     altered : Graph
-        The same operators with other constants: pruned, in float32, or deployed, in int8.
+        The same operators with other constants: pruned, in float32, or deployed, in integers and with the
+        requantisations between them.
     sample_sets : sequence of Array
         (n_samples, *graph input shape) float32 each, at least one sample.
 
@@ -95,12 +97,12 @@ def propagate(original: Graph, altered: Graph, sample_sets: Sequence[Array]) -> 
     tuple of Propagation
         One a set of samples.
     """
-    logits = logits_tensor(original)
-    ops = _ops_until(original, logits)
+    logits = logits_tensor(altered)
+    ops = _ops_until(altered, logits)
     first, second = _real_network(original, ops), _real_network(altered, ops)
     weights = {name: weight for name, (weight, _) in second.constants.items()}
-    gains = {op.name: lipschitz_bound(op, original.tensors, weights) for op in ops}
-    recursion = _Recursion(original, ops, logits, first, second, gains)
+    gains = {op.name: lipschitz_bound(op, altered.tensors, weights) for op in ops}
+    recursion = _Recursion(altered, ops, _layer_outputs(original, ops), logits, first, second, gains)
     return tuple(recursion.over(samples) for samples in sample_sets)
 
 
@@ -147,6 +149,12 @@ def _ops_until(graph: Graph, tensor: str) -> tuple[Op, ...]:
     return tuple(reversed(ops))
 
 
+def _layer_outputs(original: Graph, ops: Sequence[Op]) -> dict[str, str]:
+    """Return by layer its output's name in the original; in the altered one a requantisation may write it."""
+    known = {op.name for op in ops}
+    return {layer.name: layer.output for layer in original.layers if layer.name in known}
+
+
 def _real_network(graph: Graph, ops: Sequence[Op]) -> _RealNetwork:
     quantized = graph.is_quantized
     layers = [op for op in ops if isinstance(op, Dense | Conv2d)]
@@ -175,22 +183,27 @@ def _clamp(op: Layer | Add | Activation) -> tuple[float, float]:
 def _integer_clamp(graph: Graph, op: Layer | Add | Activation) -> tuple[float, float]:
     quantization = graph.quantization(op.output)
     scale = float(quantization.scale[0])
-    lower, upper = (scale * (end - quantization.zero_point) for end in activation_range(quantization, op.activation))
+    ends = activation_range(quantization, op.activation, graph.tensors[op.output].dtype)
+    lower, upper = (scale * (end - quantization.zero_point) for end in ends)
     return lower, upper
 
 
 def _rounding(graph: Graph, op: Op) -> float:
-    """Bound the norm of what rounding to int8 adds to an operator's output, saturation apart."""
+    """Bound the norm of what rounding to integers adds to an operator's output, saturation apart."""
     output = graph.tensors[op.output]
     scale = float(graph.quantization(op.output).scale[0])
     match op:
+        case Dense() | Conv2d() if output.dtype == "int16":  # once, by a multiplier good to 2^-15 of 2^15 steps
+            steps = 1.5
         case Dense() | AveragePool2d():  # rounds once
             steps = 0.5
-        case Conv2d():  # rounds twice: half a step, and half of 2^-shift of a step for a shift of 1 or more
+        case (
+            Conv2d() | Requantize()
+        ):  # rounds twice: half a step, and half of 2^-shift of a step for a shift of 1 or more
             steps = 0.75
-        case Add():  # the same, and two inputs rounded to 2^-20 of the larger scale twice over
+        case Add():  # the same, and two inputs rounded to 2^-20 or 2^-15 of the larger scale twice over
             twice_larger = 2 * max(float(graph.quantization(name).scale[0]) for name in op_inputs(op))
-            steps = 0.75 + 2 * twice_larger / (scale * 2**ADD_LEFT_SHIFT)
+            steps = 0.75 + 2 * twice_larger / (scale * 2 ** ADD_LEFT_SHIFT[output.dtype])
         case MaxPool2d() | Activation() | Reshape():
             return 0.0
         case Softmax():
@@ -202,10 +215,14 @@ def _rounding(graph: Graph, op: Op) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _Recursion:
-    """The operators up to the logits, original and altered, and the altered ones' Lipschitz constants by name."""
+    """The altered graph's operators up to the logits as both networks have them, and their Lipschitz constants.
+
+    ``outputs`` names each layer's output.
+    """
 
     graph: Graph
     ops: tuple[Op, ...]
+    outputs: Mapping[str, str]
     logits: str
     original: _RealNetwork
     altered: _RealNetwork
@@ -215,17 +232,17 @@ class _Recursion:
         """Return the bounds of all samples, batch by batch."""
         starts = range(0, len(samples), BATCH_SIZE)
         batches = [self._batch(samples[start : start + BATCH_SIZE]) for start in starts]
-        layers = {op.name: op.output for op in self.ops if isinstance(op, Dense | Conv2d)}
         return Propagation(
-            bounds={
-                name: np.concatenate([batch.bounds[tensor] for batch in batches]) for name, tensor in layers.items()
-            },
-            norms={name: np.concatenate([batch.norms[tensor] for batch in batches]) for name, tensor in layers.items()},
+            bounds=self._by_layer([batch.bounds for batch in batches]),
+            norms=self._by_layer([batch.norms for batch in batches]),
             logits=np.concatenate([batch.logits for batch in batches]),
             deviation=np.concatenate([batch.bounds[self.logits] for batch in batches]),
             margins=np.concatenate([batch.margins for batch in batches]),
-            operator_norms={name: self.gains[name] for name in layers},
+            operator_norms={name: self.gains[name] for name in self.outputs},
         )
+
+    def _by_layer(self, batches: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+        return {name: np.concatenate([batch[tensor] for batch in batches]) for name, tensor in self.outputs.items()}
 
     def _batch(self, samples: Array) -> "_Batch":
         entry = self.graph.inputs[0]
@@ -282,6 +299,8 @@ def _evaluate(op: Op, network: _RealNetwork, values: Mapping[str, Array], graph:
             response = values[op.first] + values[op.second]
         case Activation():
             response = values[op.input]
+        case Requantize():
+            return values[op.input]
         case Reshape():
             return values[op.input].reshape(-1, *graph.tensors[op.output].shape)
         case MaxPool2d() | AveragePool2d() | Softmax():

@@ -1,18 +1,19 @@
-"""A float graph to int8: ranges to scales, weights per output channel, biases to int32.
+"""A float graph to integers: ranges to scales, weights per output channel, biases to int32 or int64.
 
 The arithmetic is fixed in nettrim_runtime.fixed_point; here only scales and zero points are chosen.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nettrim.widen import with_requantizations
 from nettrim_runtime.csr import CsrMatrix
 from nettrim_runtime.fixed_point import exact_multiplier, largest_accumulators
-from nettrim_runtime.graph import Graph, Quantization, Tensor
+from nettrim_runtime.graph import INTEGER_ACTIVATIONS, Graph, Quantization, Tensor
 from nettrim_runtime.ops import Activation, AveragePool2d, Dense, Layer, MaxPool2d, Reshape, Softmax, op_inputs
 
 Array = npt.NDArray[Any]
@@ -20,8 +21,10 @@ Range = tuple[float, float]
 
 INT8_STEPS = 255
 WEIGHT_LIMIT = 127  # symmetric: -128 is never used, as TFLite's int8 specification asks
-BIAS_LIMIT = 1 << 24  # a bias this large still has more digits than any int8 output
-ZERO_ROW_BIAS = 1 << 20  # the integer that the bias of a fully pruned row becomes
+WIDE_SCALE_BITS = 14
+INT16_STEPS = 32767  # on each side of zero
+BIAS_LIMIT = {"int8": 1 << 24, "int16": 1 << 32}  # a bias this large still has more digits than any output
+ZERO_ROW_BIAS = {"int8": 1 << 20, "int16": 1 << 28}  # the integer that the bias of a fully pruned row becomes
 SCALE_TRIALS = 64  # steps of one unit in the last place of a float32 scale
 SMALLEST_SPAN, SPAN_OF_ZERO = 1e-20, 1e-6  # an activation that is always zero still needs a scale
 SMALLEST_SOFTMAX_SPAN = 2.0**-18  # a softmax takes scales above 2^-26 only: its multiplier has a whole part
@@ -29,7 +32,7 @@ SMALLEST_SOFTMAX_SPAN = 2.0**-18  # a softmax takes scales above 2^-26 only: its
 SOFTMAX_OUTPUT = Quantization(np.array([1 / 256], np.float32), -128)  # fixed by TFLite
 
 
-def quantize_graph(graph: Graph, ranges: Mapping[str, Range]) -> Graph:
+def quantize_graph(graph: Graph, ranges: Mapping[str, Range], wide: Collection[str] = ()) -> Graph:
     """Quantise every tensor of a float graph.
 
     Pools, stand-alone activations and reshapes keep the quantisation of their input, so they
@@ -39,15 +42,22 @@ def quantize_graph(graph: Graph, ranges: Mapping[str, Range]) -> Graph:
     ----------
     ranges : Mapping
         (smallest, largest) value of every activation by name, in real units.
+    wide : collection of str
+        Activations that become int16, whole classes of `nettrim.widen.widenable`; a `Requantize` stands where they
+        meet int8.
 
     Returns
     -------
     Graph
         int8 activations and weights, int32 biases; a pruned weight stays zero.
     """
+    graph, bases, wide = with_requantizations(graph, wide)
+    ranges = {**ranges, **{name: ranges[base] for name, base in bases.items()}}
     logits = _softmax_inputs(graph)
 
     def covering(name: str) -> Quantization:
+        if name in wide:
+            return centred_quantization(*ranges[name])
         return quantization_of_range(*ranges[name], SMALLEST_SOFTMAX_SPAN if name in logits else SMALLEST_SPAN)
 
     quantizations = {name: covering(name) for name in graph.inputs}
@@ -60,11 +70,12 @@ def quantize_graph(graph: Graph, ranges: Mapping[str, Range]) -> Graph:
             case _:
                 quantizations[op.output] = covering(op.output)
     tensors = {
-        name: replace(graph.tensors[name], dtype="int8", quantization=found) for name, found in quantizations.items()
+        name: replace(graph.tensors[name], dtype="int16" if name in wide else "int8", quantization=found)
+        for name, found in quantizations.items()
     }
     for layer in graph.layers:
-        scales = [float(quantizations[name].scale[0]) for name in (layer.input, layer.output)]
-        weight, bias = quantize_layer(graph, layer, *scales)
+        scales = float(quantizations[layer.input].scale[0]), float(quantizations[layer.output].scale[0])
+        weight, bias = quantize_layer(graph, layer, *scales, tensors[layer.input].dtype)
         tensors |= {weight.name: weight, bias.name: bias}
     return replace(graph, tensors=tensors)
 
@@ -91,38 +102,55 @@ def quantization_of_range(smallest: float, largest: float, smallest_span: float 
     return Quantization(np.array([scale], np.float32), zero_point)
 
 
-def quantize_layer(graph: Graph, layer: Layer, input_scale: float, output_scale: float) -> tuple[Tensor, Tensor]:
-    """Return a layer's weight as int8, one scale an output channel, and its bias as int32."""
+def centred_quantization(smallest: float, largest: float) -> Quantization:
+    """Return the int16 scale that covers a range with zero point 0: a power of two, so that sums scale exactly."""
+    span = max(-smallest, largest)
+    scale = (span if span > SMALLEST_SPAN else SPAN_OF_ZERO) / INT16_STEPS
+    return Quantization(np.exp2(np.ceil(np.log2([scale]))).astype(np.float32), 0)
+
+
+def quantize_layer(
+    graph: Graph, layer: Layer, input_scale: float, output_scale: float, dtype: str = "int8"
+) -> tuple[Tensor, Tensor]:
+    """Return a layer's weight as int8, one scale an output channel, and its bias as int32, or int64 beside int16."""
     weight, bias = graph.tensors[layer.weight], graph.tensors[layer.bias]
     rows, bias_values = weight.values().reshape(weight.shape[0], -1), bias.values()
-    scale = _weight_scales(rows, np.abs(bias_values), input_scale)
-    if isinstance(layer, Dense):
+    scale = _weight_scales(rows, np.abs(bias_values), input_scale, dtype)
+    if isinstance(layer, Dense) and dtype == "int8":
         scale = _settle_scales(rows, bias_values, scale, (input_scale, output_scale))
     integers, bias_integers = _to_integers(rows, bias_values, scale, input_scale)
     return (
         replace(weight, dtype="int8", data=integers.reshape(weight.shape), quantization=Quantization(scale, 0, axis=0)),
         replace(
             bias,
-            dtype="int32",
-            data=bias_integers,
+            dtype=INTEGER_ACTIVATIONS[dtype],
+            data=bias_integers.astype(INTEGER_ACTIVATIONS[dtype]),
             quantization=Quantization(np.float32(input_scale) * scale, 0, axis=0),
         ),
     )
 
 
-def _weight_scales(rows: Array, bias_magnitude: Array, input_scale: float) -> Array:
-    """Cover each row's largest weight; widen it where the bias would otherwise leave int32."""
+def _weight_scales(rows: Array, bias_magnitude: Array, input_scale: float, dtype: str) -> Array:
+    """Cover each row's largest weight; widen it where the bias would otherwise grow too large."""
     largest = np.abs(rows).max(axis=1, initial=0.0).astype(np.float64)
     scale = largest / WEIGHT_LIMIT
-    scale = np.maximum(scale, bias_magnitude / (input_scale * BIAS_LIMIT))
-    zero_row = np.where(bias_magnitude > 0, bias_magnitude / (input_scale * ZERO_ROW_BIAS), 1.0)
-    return np.where(largest > 0, scale, zero_row).astype(np.float32)
+    scale = np.maximum(scale, bias_magnitude / (input_scale * BIAS_LIMIT[dtype]))
+    zero_row = np.where(bias_magnitude > 0, bias_magnitude / (input_scale * ZERO_ROW_BIAS[dtype]), 1.0)
+    scale = np.where(largest > 0, scale, zero_row)
+    return (_with_few_digits(scale) if dtype == "int16" else scale).astype(np.float32)
+
+
+def _with_few_digits(scale: Array) -> Array:
+    """Round scales up to `WIDE_SCALE_BITS` binary digits: times any sum, they are exact in float64 and in int64."""
+    fraction, exponent = np.frexp(scale)
+    rounded: Array = np.ldexp(np.ceil(np.ldexp(fraction, WIDE_SCALE_BITS)), exponent - WIDE_SCALE_BITS)
+    return rounded
 
 
 def _to_integers(rows: Array, bias: Array, scale: Array, input_scale: float) -> tuple[Array, Array]:
     integers = np.clip(np.rint(rows / scale[:, None]), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
     bias_scale = (np.float32(input_scale) * scale).astype(np.float64)
-    return integers, np.rint(bias.astype(np.float64) / bias_scale).astype(np.int32)
+    return integers, np.rint(bias.astype(np.float64) / bias_scale).astype(np.int64)
 
 
 def _settle_scales(rows: Array, bias: Array, scale: Array, scales: tuple[float, float]) -> Array:

@@ -134,6 +134,7 @@ def _layer(deployment: Deployment, layer: Layer, number: int) -> dict[str, Any]:
         "sparsity": 1 - weight.nnz / whole.size,
         "inputs_removed": whole.size // whole.shape[0] - weight.size // weight.shape[0],
         "outputs_removed": whole.shape[0] - weight.shape[0],
+        "activations": _activation_type(deployment, layer),
         "format": format_name(deployment.shipped, layer),
         "c_format": format_name(deployment.fast, layer),
         "dense_bytes": whole.dense_bytes + biases.dense_bytes,
@@ -144,6 +145,12 @@ def _layer(deployment: Deployment, layer: Layer, number: int) -> dict[str, Any]:
         "error_pruned": pruned_error,
         "error_deployed": deployed_error,
     }
+
+
+def _activation_type(deployment: Deployment, layer: Layer) -> str:
+    """Return the integer type that a layer computes on."""
+    graph = deployment.networks.deployed
+    return next(graph.tensors[op.output].dtype for op in graph.layers if op.name == layer.name)
 
 
 def _solution(outcome: PrunedLayer) -> dict[str, Any]:
@@ -223,6 +230,7 @@ COLUMNS = (
     Column("params", lambda layer: _count(layer["parameters"]), has_total=True),
     Column("kept", lambda layer: _count(layer["nnz"]), has_total=True),
     Column("sparsity", lambda layer: f"{layer['sparsity']:.1%}", has_total=True),
+    Column("type", lambda layer: str(layer["activations"]), is_number=False, always=False),
     Column("format", lambda layer: str(layer["format"]), is_number=False, always=False),
     Column("stored", lambda layer: size_text(layer["stored_bytes"]), has_total=True),
     Column("err(pruned)", lambda layer: f"{layer['error_pruned']:.4f}", always=False),

@@ -1,11 +1,13 @@
 """Small random networks for tests: float graphs, and the same quantised on random samples."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nettrim.quantize import quantize_graph
+from nettrim.widen import widenable
 from nettrim_runtime.engine import prepare
 from nettrim_runtime.graph import Graph, Tensor, infer_shape
 from nettrim_runtime.ops import (
@@ -154,9 +156,15 @@ def random_inputs(graph: Graph, rng: np.random.Generator, n_samples: int) -> Arr
     return rng.normal(size=shape).astype(np.float32)
 
 
-def quantized(graph: Graph, rng: np.random.Generator) -> Graph:
-    """Return the graph in int8, with ranges from 32 random samples."""
+def quantized(graph: Graph, rng: np.random.Generator, wide: Collection[str] = ()) -> Graph:
+    """Return the graph in int8, and int16 where it is ``wide``, with ranges from 32 random samples."""
     program = prepare(graph, 32)
     program.run(random_inputs(graph, rng, 32))
     ranges = {name: (float(values.min()), float(values.max())) for name, values in program.buffers.items()}
-    return quantize_graph(graph, ranges)
+    return quantize_graph(graph, ranges, wide)
+
+
+def widened(graph: Graph, rng: np.random.Generator, share: float = 1.0) -> Graph:
+    """Return the graph with a share of the activations that may be int16 in that type, the others in int8."""
+    wide = [found for found in widenable(graph) if rng.random() < share]
+    return quantized(graph, rng, frozenset().union(*wide))

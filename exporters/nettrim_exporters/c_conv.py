@@ -1,4 +1,4 @@
-"""The geometry of a convolution in C: the padded image it reads, and the steps of its windows in bytes."""
+"""The geometry of a convolution in C: the padded image it reads, and the steps of its windows in values."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -35,14 +35,14 @@ class ConvImage:
     is_padded: bool
 
     @property
-    def row_bytes(self) -> int:
-        """Bytes from one row to the next."""
+    def row(self) -> int:
+        """Values from one row to the next."""
         return self.width * self.channels
 
     @property
-    def scratch_bytes(self) -> int:
-        """Bytes of the padded copy; 0 when the input itself is read."""
-        return self.height * self.row_bytes if self.is_padded else 0
+    def size(self) -> int:
+        """Values of the image."""
+        return self.height * self.row
 
 
 def conv_image(graph: Graph, op: Conv2d) -> ConvImage:
@@ -61,7 +61,7 @@ def conv_image(graph: Graph, op: Conv2d) -> ConvImage:
 
 
 def window_offsets(graph: Graph, op: Conv2d, matrix: CsrMatrix) -> Array:
-    """Return where each kept weight finds its input: int64 (nnz,), bytes from a window's first pixel.
+    """Return where each kept weight finds its input: int64 (nnz,), values from a window's first pixel.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def window_offsets(graph: Graph, op: Conv2d, matrix: CsrMatrix) -> Array:
     outputs = np.repeat(np.arange(n_outputs), np.diff(matrix.indptr))
     group = outputs // (n_outputs // op.groups)
     offsets: Array = (
-        row * op.dilation.height * image.row_bytes
+        row * op.dilation.height * image.row
         + column * op.dilation.width * image.channels
         + group * window_shape[2]
         + channel

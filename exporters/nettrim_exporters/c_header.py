@@ -14,7 +14,7 @@ from nettrim_exporters.c_values import CArray, c_float, c_identifier
 from nettrim_exporters.memory_plan import MemoryPlan, Place, plan_memory
 from nettrim_runtime.errors import DataError, GraphError, UnsupportedOperatorError
 from nettrim_runtime.graph import Graph, layer_macs
-from nettrim_runtime.ops import Activation, Add, AveragePool2d, Conv2d, Dense, MaxPool2d, Reshape, Softmax
+from nettrim_runtime.ops import Activation, Add, AveragePool2d, Conv2d, Dense, MaxPool2d, Requantize, Reshape, Softmax
 from nettrim_runtime.softmax import LARGEST_DEPTH
 
 Array = npt.NDArray[Any]
@@ -116,13 +116,16 @@ def check_c(graph: Graph) -> None:
             f"{graph.name}: inputs {graph.inputs} and outputs {graph.outputs}, "
             "the C header supports one of each; export one network for each output"
         )
+    for name in (*graph.inputs, *graph.outputs):
+        if graph.tensors[name].dtype == "int16":
+            raise UnsupportedOperatorError(f"{graph.name}: {name!r} is int16, the C header's input and output are int8")
     for op in graph.ops:
         match op:
             case MaxPool2d() | AveragePool2d():
                 _check_pool(op)
             case Softmax():
                 _check_softmax(op, graph.tensors[op.input].shape[-1])
-            case Dense() | Conv2d() | Add() | Activation() | Reshape():
+            case Dense() | Conv2d() | Add() | Activation() | Reshape() | Requantize():
                 pass
             case _:
                 assert_never(op)

@@ -8,10 +8,18 @@ import numpy.typing as npt
 
 from nettrim_exporters.c_conv import ConvImage, conv_image, window_offsets
 from nettrim_exporters.c_values import CArray, c_identifier
-from nettrim_exporters.memory_plan import MemoryPlan, Place
+from nettrim_exporters.memory_plan import Buffer, MemoryPlan, Place
 from nettrim_runtime.csr import CsrMatrix, index_dtype
 from nettrim_runtime.errors import UnsupportedOperatorError
-from nettrim_runtime.fixed_point import activation_range, add_parameters, layer_requantization
+from nettrim_runtime.fixed_point import (
+    FRACTION_BITS,
+    WIDE_FRACTION_BITS,
+    Rounding,
+    activation_range,
+    add_parameters,
+    layer_requantization,
+    requantize_multiplier,
+)
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import (
     Activation,
@@ -22,6 +30,7 @@ from nettrim_runtime.ops import (
     Layer,
     MaxPool2d,
     Op,
+    Requantize,
     Reshape,
     Softmax,
 )
@@ -30,7 +39,8 @@ from nettrim_runtime.softmax import softmax_exponentials
 Array = npt.NDArray[Any]
 
 INT32_MAX = (1 << 31) - 1
-INPUT_LIMIT = 128  # |int8| at most
+WIDE_MAX = (1 << 47) - 1  # times a multiplier of 15 bits and a rounding this stays in int64
+INPUT_LIMIT = {"int8": 128, "int16": 32768}  # |value| at most
 LARGEST_SHIFT = 30  # of a multiplication that rounds once, by a right shift of at least one
 
 
@@ -65,8 +75,10 @@ class _Context:
     prefix: str
 
     def pointer(self, tensor: str) -> str:
-        """Return the C expression of an activation's address."""
+        """Return the C expression of an activation's address, of its type."""
         buffer = self.plan.buffer_of(tensor)
+        if self.suffix(tensor):
+            return _wide_pointer(buffer)
         match buffer.place:
             case Place.INPUT:
                 return "in"
@@ -76,6 +88,10 @@ class _Context:
                 return f"bytes + {buffer.offset}"
             case _:
                 assert_never(buffer.place)
+
+    def suffix(self, tensor: str) -> str:
+        """Return what the names of kernels on an activation's type end in."""
+        return "16" if self.graph.tensors[tensor].dtype == "int16" else ""
 
     def size(self, tensor: str) -> int:
         return self.graph.tensors[tensor].size
@@ -118,9 +134,9 @@ def _c_step(context: _Context, op: Op) -> CStep:
         case Add():
             return _add(context, op, comment)
         case Activation():
-            lower, upper = activation_range(context.graph.quantization(op.output), op.activation)
-            arguments = (context.size(op.output), lower, upper, context.pointer(op.input), context.pointer(op.output))
-            return CStep(op.name, comment, (), (_call("nt_activation", *arguments),))
+            return _activation(context, op, comment)
+        case Requantize():
+            return _requantize(context, op, comment)
         case Softmax():
             return _softmax(context, op, comment)
         case Reshape():
@@ -136,10 +152,10 @@ def _dense(context: _Context, op: Dense, comment: str) -> CStep:
     data = context.graph.tensors[op.weight].data
     if isinstance(data, CsrMatrix):
         arrays, matrix = _csr(context, data, data.indices)
-        call = _call("nt_dense_csr", n_outputs, "&matrix", *pointers)
+        call = _call(f"nt_dense_csr{context.suffix(op.output)}", n_outputs, "&matrix", *pointers)
         return CStep(op.name, f"{comment}, CSR", (*arrays, *output_arrays), (matrix, output, call))
     weight = CArray(f"{context.prefix}_weight", np.ravel(context.graph.tensors[op.weight].values()))
-    call = _call("nt_dense", n_outputs, n_inputs, weight.name, *pointers)
+    call = _call(f"nt_dense{context.suffix(op.output)}", n_outputs, n_inputs, weight.name, *pointers)
     return CStep(op.name, comment, (weight, *output_arrays), (output, call))
 
 
@@ -153,7 +169,7 @@ def _conv(context: _Context, op: Conv2d, comment: str) -> CStep:
     data = graph.tensors[op.weight].data
     if isinstance(data, CsrMatrix):
         arrays, matrix = _csr(context, data, window_offsets(graph, op, data))
-        call = _call("nt_conv2d_csr", "&conv", "&matrix", *pointers)
+        call = _call(f"nt_conv2d_csr{context.suffix(op.output)}", "&conv", "&matrix", *pointers)
         return CStep(op.name, f"{comment}, CSR", (*arrays, *output_arrays), (*statements, matrix, call))
     kernel, values = _conv_kernel(graph, op)
     weight = CArray(f"{context.prefix}_weight", np.ravel(values))
@@ -164,6 +180,8 @@ def _conv(context: _Context, op: Conv2d, comment: str) -> CStep:
 def _conv_kernel(graph: Graph, op: Conv2d) -> tuple[str, Array]:
     """Return the kernel of a convolution with dense weights, and the weights in its order."""
     values = graph.tensors[op.weight].values()
+    if graph.tensors[op.input].dtype == "int16":
+        return "nt_conv2d16", values
     if op.groups == values.shape[0] and values.shape[3] == 1:
         return "nt_conv2d_depthwise", np.moveaxis(values[..., 0], 0, -1)
     if op.groups == 1 and op.dilation.width == 1:
@@ -184,13 +202,14 @@ def _padding(context: _Context, op: Conv2d, image: ConvImage) -> tuple[tuple[str
         source_row=width * channels,
         copied=image.copied_width * channels,
         height=image.height,
-        row=image.row_bytes,
+        row=image.row,
         top=image.top,
         left=image.left * channels,
         zero_point=context.graph.quantization(op.input).zero_point,
     )
-    target = f"bytes + {scratch.offset}"
-    return (padding, _call("nt_pad", "&padding", source, target)), target
+    suffix = context.suffix(op.input)
+    target = _wide_pointer(scratch) if suffix else f"bytes + {scratch.offset}"
+    return (padding, _call(f"nt_pad{suffix}", "&padding", source, target)), target
 
 
 def _conv_shape(graph: Graph, op: Conv2d, image: ConvImage) -> str:
@@ -205,9 +224,9 @@ def _conv_shape(graph: Graph, op: Conv2d, image: ConvImage) -> str:
         kernel_width=kernel_width,
         group_outputs=n_outputs // op.groups,
         group_channels=group_channels,
-        row_step=op.stride.height * image.row_bytes,
+        row_step=op.stride.height * image.row,
         column_step=op.stride.width * image.channels,
-        tap_row_step=op.dilation.height * image.row_bytes,
+        tap_row_step=op.dilation.height * image.row,
         tap_step=op.dilation.width * image.channels,
     )
 
@@ -234,10 +253,13 @@ def _output(context: _Context, op: Layer) -> tuple[tuple[CArray, ...], str]:
     scaling = layer_requantization(graph, op)
     weight = graph.tensors[op.weight].values().astype(np.int64).reshape(len(scaling.shift), -1)
     folded = graph.tensors[op.bias].values().astype(np.int64) - scaling.input_zero_point * weight.sum(axis=1)
-    largest = np.abs(folded) + INPUT_LIMIT * np.abs(weight).sum(axis=1)
+    dtype = graph.tensors[op.input].dtype
+    largest = np.abs(folded) + INPUT_LIMIT[dtype] * np.abs(weight).sum(axis=1)
+    if dtype == "int16":
+        return _wide_output(context, op, largest)
     is_used = largest > 0  # a row without weights and bias is 0 at any scale
     shift = np.where(is_used, scaling.shift, 0)
-    _require_int32(op, largest, shift, rounds_once=scaling.rounds_once)
+    _require_int32(op, largest, shift, rounds_once=scaling.rounding is Rounding.ONCE)
     arrays = (
         CArray(f"{context.prefix}_bias", folded.astype(np.int32)),
         CArray(f"{context.prefix}_multiplier", np.where(is_used, scaling.multiplier, 0).astype(np.int32)),
@@ -255,12 +277,32 @@ def _output(context: _Context, op: Layer) -> tuple[tuple[CArray, ...], str]:
     return arrays, struct
 
 
+def _wide_output(context: _Context, op: Layer, largest: Array) -> tuple[tuple[CArray, ...], str]:
+    """Return the same for a layer on int16: its bias as it is, multipliers of 15 bits."""
+    scaling = layer_requantization(context.graph, op)
+    once = FRACTION_BITS - WIDE_FRACTION_BITS if scaling.rounding is Rounding.ONCE else 0
+    shift = scaling.shift - once
+    if largest.max() > WIDE_MAX or shift.max() >= WIDE_FRACTION_BITS:
+        raise UnsupportedOperatorError(
+            f"{type(op).__name__} {op.name!r} on int16: its sums could reach {int(largest.max())}, expected at most "
+            f"{WIDE_MAX}, or its scale {int(shift.max())} bits to the left, expected fewer than {WIDE_FRACTION_BITS}; "
+            "keep the layer in int8"
+        )
+    arrays = (
+        CArray(f"{context.prefix}_bias", context.graph.tensors[op.bias].values()),
+        CArray(f"{context.prefix}_multiplier", scaling.multiplier.astype(np.int16)),
+        CArray(f"{context.prefix}_shift", shift.astype(np.int8)),
+    )
+    names = dict(zip(("bias", "multiplier", "shift"), (array.name for array in arrays), strict=True))
+    return arrays, _struct("nt_output16 output", **names, lower=scaling.lower, upper=scaling.upper)
+
+
 def _require_int32(op: Layer, largest: Array, shift: Array, *, rounds_once: bool) -> None:
     """Prove that no partial sum leaves int32 whatever the input, nor what requantisation makes of it."""
     if rounds_once:  # in int64
         reached = np.where(shift > LARGEST_SHIFT, INT32_MAX + 1, largest)
     else:  # shifted to the left first, the zero point added afterwards
-        reached = (largest << np.clip(shift, 0, 31)) + INPUT_LIMIT
+        reached = (largest << np.clip(shift, 0, 31)) + INPUT_LIMIT["int8"]
     if reached.max() > INT32_MAX:
         row = int(reached.argmax())
         raise UnsupportedOperatorError(
@@ -286,7 +328,7 @@ def _pool(context: _Context, op: MaxPool2d | AveragePool2d, comment: str) -> CSt
         pad_top=op.padding.top,
         pad_left=op.padding.left,
     )
-    kernel = "nt_max_pool" if isinstance(op, MaxPool2d) else "nt_average_pool"
+    kernel = ("nt_max_pool" if isinstance(op, MaxPool2d) else "nt_average_pool") + context.suffix(op.output)
     return CStep(
         op.name, comment, (), (pool, _call(kernel, "&pool", context.pointer(op.input), context.pointer(op.output)))
     )
@@ -310,7 +352,24 @@ def _add(context: _Context, op: Add, comment: str) -> CStep:
         upper=parameters.upper,
     )
     pointers = (context.pointer(op.first), context.pointer(op.second), context.pointer(op.output))
-    return CStep(op.name, comment, (), (addition, _call("nt_add", "&addition", context.size(op.output), *pointers)))
+    call = _call(f"nt_add{context.suffix(op.output)}", "&addition", context.size(op.output), *pointers)
+    return CStep(op.name, comment, (), (addition, call))
+
+
+def _activation(context: _Context, op: Activation, comment: str) -> CStep:
+    dtype = context.graph.tensors[op.output].dtype
+    limits = activation_range(context.graph.quantization(op.output), op.activation, dtype)
+    pointers = (context.pointer(op.input), context.pointer(op.output))
+    call = _call(f"nt_activation{context.suffix(op.output)}", context.size(op.output), *limits, *pointers)
+    return CStep(op.name, comment, (), (call,))
+
+
+def _requantize(context: _Context, op: Requantize, comment: str) -> CStep:
+    kernel, narrow = ("nt_widen", op.input) if context.suffix(op.output) else ("nt_narrow", op.output)
+    zero_point = context.graph.quantization(narrow).zero_point
+    pointers = (context.pointer(op.input), context.pointer(op.output))
+    multiplier = requantize_multiplier(context.graph, op)
+    return CStep(op.name, comment, (), (_call(kernel, context.size(op.output), zero_point, *multiplier, *pointers),))
 
 
 def _softmax(context: _Context, op: Softmax, comment: str) -> CStep:
@@ -320,6 +379,11 @@ def _softmax(context: _Context, op: Softmax, comment: str) -> CStep:
     n_rows = context.size(op.input) // depth
     call = _call("nt_softmax", table.name, n_rows, depth, context.pointer(op.input), context.pointer(op.output))
     return CStep(op.name, comment, (table,), (call,))
+
+
+def _wide_pointer(buffer: Buffer) -> str:
+    """Return the address of int16 values in the arena, whose buffers start at multiples of 16."""
+    return f"(int16_t *)(void *)(bytes + {buffer.offset})"
 
 
 def _call(kernel: str, *arguments: object) -> str:

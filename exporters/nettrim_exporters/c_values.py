@@ -10,13 +10,15 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 ALIGNMENT_BYTES = 16  # of every constant array and of the arena: the widest vector register of the boards
-NUMBERS_A_LINE = {1: 24, 2: 20, 4: 16}  # by item size, for readable diffs
+NUMBERS_A_LINE = {1: 24, 2: 20, 4: 16, 8: 12}  # by item size, for readable diffs
 MAX_IDENTIFIER_LENGTH = 31  # with prefix and suffix well below what C99 5.2.4.1 tells apart
 C_TYPES = {
     "int8": "int8_t",
     "uint8": "uint8_t",
+    "int16": "int16_t",
     "uint16": "uint16_t",
     "int32": "int32_t",
+    "int64": "int64_t",
     "uint32": "uint32_t",
 }
 

@@ -69,9 +69,10 @@ class MemoryPlan:
 def plan_memory(graph: Graph) -> MemoryPlan:
     """Place every activation of a graph so that buffers alive at the same time never overlap.
 
-    Activations count one byte a value, so a float graph is planned as its int8 form will be. A graph's input stays
-    in the caller's input buffer and its output is written straight into the caller's output buffer; a reshape shares
-    the bytes of its input (when that is the graph's input, an output among them has to be copied at the end).
+    Activations count one byte a value, int16 ones two, so a float graph is planned as its int8 form will be. A graph's
+    input stays in the caller's input buffer and its output is written straight into the caller's output buffer; a
+    reshape shares the bytes of its input (when that is the graph's input, an output among them has to be copied at the
+    end).
     """
     buffers = [*_activation_buffers(graph), *_scratch_buffers(graph)]
     inside = [buffer for buffer in buffers if buffer.place is Place.ARENA]
@@ -79,6 +80,11 @@ def plan_memory(graph: Graph) -> MemoryPlan:
     placed = place_buffers(inside)
     arena_bytes = max((buffer.offset + buffer.size_bytes for buffer in placed), default=0)
     return MemoryPlan((*outside, *placed), arena_bytes)
+
+
+def value_bytes(graph: Graph, tensor: str) -> int:
+    """Return the bytes of one value of an activation: 2 of int16, else 1."""
+    return 2 if graph.tensors[tensor].dtype == "int16" else 1
 
 
 def place_buffers(buffers: Sequence[Buffer]) -> tuple[Buffer, ...]:
@@ -125,7 +131,7 @@ def _activation_buffers(graph: Graph) -> list[Buffer]:
         Buffer(
             tensors=tuple(name for name, base in root.items() if base == tensor),
             scratch_of=None,
-            size_bytes=graph.tensors[tensor].size,
+            size_bytes=graph.tensors[tensor].size * value_bytes(graph, tensor),
             first=first[tensor],
             last=last[tensor],
             place=_place(graph, [name for name, base in root.items() if base == tensor]),
@@ -144,7 +150,7 @@ def _place(graph: Graph, tensors: Iterable[str]) -> Place:
 def _scratch_buffers(graph: Graph) -> list[Buffer]:
     buffers = []
     for position, op in enumerate(graph.ops):
-        size_bytes = conv_image(graph, op).scratch_bytes if isinstance(op, Conv2d) else 0
-        if size_bytes:
+        if isinstance(op, Conv2d) and (image := conv_image(graph, op)).is_padded:
+            size_bytes = image.size * value_bytes(graph, op.input)
             buffers.append(Buffer((), op.name, size_bytes, position, position, Place.ARENA))
     return buffers

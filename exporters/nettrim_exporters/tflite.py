@@ -1,4 +1,4 @@
-"""A graph to a dense .tflite file that LiteRT, TensorFlow Lite and TFLite Micro run: int8, or float32."""
+"""A graph to a dense .tflite file that LiteRT, TensorFlow Lite and TFLite Micro run: int8 and int16, or float32."""
 
 from typing import assert_never
 
@@ -28,30 +28,34 @@ from nettrim_runtime.ops import (
     MaxPool2d,
     Op,
     Padding,
+    Requantize,
     Reshape,
     Size2d,
     Softmax,
+    op_inputs,
     same_padding,
 )
 
 Code = schema.BuiltinOperator
 Window = Conv2d | MaxPool2d | AveragePool2d
 
-# The version of each operator in a float file and in an int8 file (op_version.cc beside the schema).
+# The version of each operator on float, int8 and int16 tensors (op_version.cc beside the schema).
+TYPES = ("float32", "int8", "int16")
 VERSIONS = {
-    Code.ADD: (1, 2),
-    Code.AVERAGE_POOL_2D: (1, 2),
-    Code.CONV_2D: (1, 3),
-    Code.DEPTHWISE_CONV_2D: (1, 3),
-    Code.FULLY_CONNECTED: (1, 4),
-    Code.MAX_POOL_2D: (1, 2),
-    Code.RELU: (1, 2),
-    Code.RELU_N1_TO_1: (1, 1),
-    Code.RELU6: (1, 2),
-    Code.RESHAPE: (1, 1),
-    Code.SOFTMAX: (1, 2),
-    Code.PAD: (1, 2),
-    Code.PADV2: (1, 2),
+    Code.ADD: (1, 2, 4),
+    Code.AVERAGE_POOL_2D: (1, 2, 3),
+    Code.CONV_2D: (1, 3, 4),
+    Code.DEPTHWISE_CONV_2D: (1, 3, 5),
+    Code.FULLY_CONNECTED: (1, 4, 7),
+    Code.MAX_POOL_2D: (1, 2, 3),
+    Code.RELU: (1, 2, 3),
+    Code.RELU_N1_TO_1: (1, 1, 1),
+    Code.RELU6: (1, 2, 3),
+    Code.RESHAPE: (1, 1, 1),
+    Code.SOFTMAX: (1, 2, 3),
+    Code.PAD: (1, 2, 3),
+    Code.PADV2: (1, 2, 2),
+    Code.QUANTIZE: (1, 2, 3),
 }
 GROUPED_CONV_2D_VERSION = 6  # op_version.cc: is_grouped_convolution
 DILATED_DEPTHWISE_VERSION = 2  # op_version.cc: float DEPTHWISE_CONV_2D with a dilation
@@ -78,13 +82,13 @@ def render_tflite(graph: Graph, description: str = "") -> bytes:
     """Return a network as a TFLite flatbuffer, all weights dense.
 
     The file's shapes have a batch of 1; its shape signature lets an interpreter resize the batch axis.
-    Biases are int32 at scale input scale * weight scale. The int8 softmax of TFLite's reference kernels stops
-    the process where its sum of exp(input - largest) reaches 512, which needs 512 classes or more.
+    Biases are int32, or int64 beside int16, at scale input scale * weight scale. The int8 softmax of TFLite's reference
+    kernels stops the process where its sum of exp(input - largest) reaches 512, which needs 512 classes or more.
 
     Parameters
     ----------
     graph : Graph
-        Quantised, which gives an int8 file, or float, which gives a float32 file.
+        Quantised, which gives an int8 file (and int16 where its tensors are), or float, which gives a float32 file.
     description : str
         Free text kept in the file.
 
@@ -138,7 +142,7 @@ def check_tflite(graph: Graph) -> None:
                         f"an output of scale {found.scale[0]} and zero point {found.zero_point}, "
                         f"but TFLite's int8 softmax has scale 1/256 and zero point -128",
                     )
-            case Dense() | Conv2d() | MaxPool2d() | Add() | Reshape():
+            case Dense() | Conv2d() | MaxPool2d() | Add() | Reshape() | Requantize():
                 pass
             case _:
                 assert_never(op)
@@ -167,13 +171,19 @@ class _Lowering:
                 self._pool(op)
             case Add():
                 inputs = (self.activations[op.first], self.activations[op.second])
-                options = {schema.AddOptions.FUSED_ACTIVATION_FUNCTION: FUSED[op.activation]}
+                options: Fields = {
+                    schema.AddOptions.FUSED_ACTIVATION_FUNCTION: FUSED[op.activation],
+                    schema.AddOptions.POT_SCALE_INT16: self.graph.tensors[op.output].dtype
+                    != "int16",  # else in general
+                }
                 self._operator(op, Code.ADD, inputs, schema.BuiltinOptions.ADD, options)
             case Activation():
                 self._operator(op, STAND_ALONE[op.activation], (self.activations[op.input],))
             case Reshape():
                 new_shape = self._integers(f"{op.name}/shape", [ANY_BATCH_SIZE, *self.graph.tensors[op.output].shape])
                 self._operator(op, Code.RESHAPE, (self.activations[op.input], new_shape))
+            case Requantize():
+                self._operator(op, Code.QUANTIZE, (self.activations[op.input],))
             case Softmax():
                 beta: Fields = {schema.SoftmaxOptions.BETA: 1}
                 self._operator(op, Code.SOFTMAX, (self.activations[op.input],), schema.BuiltinOptions.SOFTMAX, beta)
@@ -241,13 +251,13 @@ class _Lowering:
         inputs = [self.activations[op.input], self._integers(f"{op.name}/padding", rows)]
         code, options_type = Code.PAD, schema.BuiltinOptions.PAD
         if isinstance(op, MaxPool2d):  # PAD fills with 0.0, which could win
-            lowest = np.array([-128 if self.graph.is_quantized else -np.inf], dtype=source.dtype)
+            lowest = np.array([np.iinfo(source.dtype).min if self.graph.is_quantized else -np.inf], source.dtype)
             inputs.append(
                 self._tensor(FileTensor(f"{op.name}/lowest", (1,), source.dtype, source.quantization, lowest))
             )
             code, options_type = Code.PADV2, schema.BuiltinOptions.PADV2
         image = self._tensor(FileTensor(f"{op.name}/padded", shape, source.dtype, source.quantization))
-        version = VERSIONS[code][self.graph.is_quantized]
+        version = self._version(code, op.input)
         self.operators.append(FileOperator(code, version, tuple(inputs), (image,), options_type))
         return image, schema.Padding.VALID
 
@@ -261,9 +271,12 @@ class _Lowering:
         *,
         version: int | None = None,
     ) -> None:
-        version = VERSIONS[code][self.graph.is_quantized] if version is None else version
+        version = self._version(code, op_inputs(op)[0]) if version is None else version
         outputs = (self._activation(op.output),)
         self.operators.append(FileOperator(code, version, inputs, outputs, options_type, options or {}))
+
+    def _version(self, code: Code, source: str) -> int:
+        return VERSIONS[code][TYPES.index(self.graph.tensors[source].dtype)]
 
     def _activation(self, name: str) -> int:
         tensor = self.graph.tensors[name]

@@ -18,6 +18,8 @@ TENSOR_TYPES = {
     "float32": schema.TensorType.FLOAT32,
     "int32": schema.TensorType.INT32,
     "int8": schema.TensorType.INT8,
+    "int16": schema.TensorType.INT16,
+    "int64": schema.TensorType.INT64,
 }
 BATCH_SIZE = 1
 ANY_BATCH_SIZE = -1  # schema.fbs: Tensor.shape_signature

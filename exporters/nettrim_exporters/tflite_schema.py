@@ -15,6 +15,8 @@ PLACEHOLDER_FOR_GREATER_OP_CODES = 127  # schema.fbs: enum BuiltinOperator; the 
 class TensorType(enum.IntEnum):  # schema.fbs: enum TensorType
     FLOAT32 = 0
     INT32 = 2
+    INT64 = 4
+    INT16 = 7
     INT8 = 9
 
 
@@ -32,6 +34,7 @@ class BuiltinOperator(enum.IntEnum):  # schema.fbs: enum BuiltinOperator
     SOFTMAX = 25
     PAD = 34
     PADV2 = 60
+    QUANTIZE = 114
 
 
 class Padding(enum.IntEnum):  # schema.fbs: enum Padding
@@ -164,6 +167,7 @@ class SoftmaxOptions:  # schema.fbs: table SoftmaxOptions
 
 class AddOptions:  # schema.fbs: table AddOptions
     FUSED_ACTIVATION_FUNCTION = Field(0, FieldType.INT8)
+    POT_SCALE_INT16 = Field(1, FieldType.INT8, 1)
 
 
 class ReshapeOptions:  # schema.fbs: table ReshapeOptions

@@ -17,17 +17,18 @@ from nettrim_runtime.ops import (
     Layer,
     MaxPool2d,
     Op,
+    Requantize,
     Reshape,
     op_inputs,
 )
 
 
 def remove_dead_channels(graph: Graph) -> Graph:
-    """Return a float or int8 graph without channels that are constant, folded into the biases behind, or not read.
+    """Return a float or quantised graph without channels that are constant, folded into the biases behind, or not read.
 
     Channels go through additions, poolings, clamps, depthwise convolutions and flattening, where all that share them
     can spare them. A constant other than zero stays where a padded convolution reads it. One channel stays at least.
-    The outputs of an int8 graph keep every bit.
+    The outputs of a quantised graph keep every bit.
     """
     while True:
         smaller = _remove_once(graph)
@@ -88,7 +89,7 @@ def _is_shared(graph: Graph, op: Op) -> bool:
     if isinstance(op, Reshape):
         before, after = graph.tensors[op.input].shape, graph.tensors[op.output].shape
         return after[-1] == before[-1] or len(after) == 1
-    return isinstance(op, MaxPool2d | AveragePool2d | Activation | Add)
+    return isinstance(op, MaxPool2d | AveragePool2d | Activation | Add | Requantize)
 
 
 def _study(graph: Graph) -> _Channels:

@@ -16,6 +16,7 @@ from nettrim_runtime.ops import (
     Dense,
     MaxPool2d,
     Op,
+    Requantize,
     Reshape,
     Softmax,
     op_inputs,
@@ -67,7 +68,7 @@ def _same_as_output(graph: Graph, op: Op) -> str | None:
             return op.input if single_pixel and keeps_shape else None
         case Activation():
             return op.input if op.activation is ActivationFunction.NONE else None
-        case Dense() | Conv2d() | Add() | Softmax():
+        case Dense() | Conv2d() | Add() | Softmax() | Requantize():
             return None
         case _:
             assert_never(op)

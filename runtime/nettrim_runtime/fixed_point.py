@@ -3,6 +3,7 @@
 Every exporter takes its multipliers, shifts and clamps from here, so all rooms compute one specification.
 """
 
+import enum
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -12,23 +13,37 @@ import numpy.typing as npt
 
 from nettrim_runtime.errors import GraphError
 from nettrim_runtime.graph import Graph, Quantization
-from nettrim_runtime.ops import ActivationFunction, Add, Dense, Layer
+from nettrim_runtime.ops import ActivationFunction, Add, Dense, Layer, Requantize
 
 Array = npt.NDArray[Any]
 
 FRACTION_BITS = 31  # Q0.31 multipliers, as tensorflow/lite/kernels/internal/quantization_util.cc
 SMALLEST_SHIFT = -31
-ADD_LEFT_SHIFT = 20  # headroom of the int8 ADD kernel, tensorflow/lite/kernels/add.cc
-INT8_MIN, INT8_MAX = -128, 127
+ADD_LEFT_SHIFT = {"int8": 20, "int16": 15}  # headroom of the ADD kernels, tensorflow/lite/kernels/add.cc
+WIDE_FRACTION_BITS = 15  # Q0.15 multipliers of int64 accumulators, tensorflow/lite/kernels/internal/common.cc
+LARGEST_WIDE_MULTIPLIER = 0x7FFF
 LARGEST_STEP = 256  # |output - zero point| beyond which every output is saturated
 ACCUMULATOR_LIMIT = 1 << 31
 MULTIPLIER_CHANGES = (0, 1, -1, 2, -2, 3, -3, 4, -4)
-INPUT_SPAN = 255  # |int8 - zero point| at most
+INPUT_SPAN = {"int8": 255, "int16": 32768}  # |value - zero point| at most
+
+
+class Rounding(enum.Enum):
+    """How the reference kernel of a layer rounds; the function that does it.
+
+    TWICE: convolutions on int8 (`multiply_by_quantized_multiplier`). ONCE: dense layers, whose reference kernel
+    multiplies by a double and rounds half away from zero (`multiply_rounding_once`). WIDE: convolutions on int16, whose
+    sums are int64 (`multiply_wide`).
+    """
+
+    TWICE = "twice"
+    ONCE = "once"
+    WIDE = "wide"
 
 
 @dataclass(frozen=True, eq=False)
 class Requantization:
-    """How a layer's int32 accumulator becomes an int8 output.
+    """How a layer's accumulator, int32 or int64, becomes an int8 or int16 output.
 
     output = clamp(output_zero_point + accumulator * multiplier * 2^(shift - 31), lower, upper),
     where accumulator = sum(weight * (input - input_zero_point)) + bias.
@@ -37,10 +52,9 @@ class Requantization:
     ----------
     multiplier, shift : Array
         (n_outputs,) int32; a positive shift goes left.
-    rounds_once : bool
-        True for dense layers (``multiply_rounding_once``), whose reference kernel multiplies by a
-        double and rounds half away from zero; False for convolutions
-        (``multiply_by_quantized_multiplier``).
+    rounding : Rounding
+        Which arithmetic; `Rounding.WIDE` takes multiplier * 2^(shift - 15) instead. Multipliers of layers on int16 have
+        15 bits.
     """
 
     multiplier: Array
@@ -49,12 +63,12 @@ class Requantization:
     output_zero_point: int
     lower: int
     upper: int
-    rounds_once: bool
+    rounding: Rounding
 
 
 @dataclass(frozen=True)
 class AddParameters:
-    """How two int8 inputs of different scales are added (tensorflow/lite/kernels/add.cc)."""
+    """How two inputs of different scales are added (tensorflow/lite/kernels/add.cc)."""
 
     left_shift: int
     first_zero_point: int
@@ -157,9 +171,26 @@ def multiply_rounding_once(
     return accumulator
 
 
-def activation_range(quantization: Quantization, activation: ActivationFunction) -> tuple[int, int]:
-    """Return the int8 clamp of a fused activation (TFLite's CalculateActivationRangeQuantized)."""
-    lower, upper = INT8_MIN, INT8_MAX
+def multiply_wide(
+    accumulator: Array, multiplier: Array | int, shift: Array | int, _scratch: Array | None = None
+) -> Array:
+    """Scale int64 accumulators below 2^47 by a Q0.15 multiplier, half up: (a * m + 2^(14 - shift)) >> (15 - shift).
+
+    TFLite's MultiplyByQuantizedMultiplier of an int64 (tensorflow/lite/kernels/internal/common.cc). Parameters are
+    those of ``multiply_by_quantized_multiplier``.
+    """
+    right = np.subtract(WIDE_FRACTION_BITS, shift)
+    np.multiply(accumulator, multiplier, out=accumulator)
+    np.add(accumulator, np.left_shift(1, right - 1), out=accumulator)
+    np.right_shift(accumulator, right, out=accumulator)
+    return accumulator
+
+
+def activation_range(
+    quantization: Quantization, activation: ActivationFunction, dtype: str = "int8"
+) -> tuple[int, int]:
+    """Return the clamp of a fused activation (TFLite's CalculateActivationRangeQuantized)."""
+    lower, upper = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     if math.isfinite(activation.lower):
         lower = max(lower, _integer_of(quantization, activation.lower))
     if math.isfinite(activation.upper):
@@ -175,9 +206,14 @@ def layer_requantization(graph: Graph, op: Layer) -> Requantization:
         * graph.quantization(op.weight).scale.astype(np.float64)
         / float(output.scale[0])
     )
-    rounds_once = isinstance(op, Dense)
-    pairs = _exact_pairs(graph, op, real) if rounds_once else [quantize_multiplier(float(value)) for value in real]
-    lower, upper = activation_range(output, op.activation)
+    dtype = graph.tensors[op.output].dtype
+    if dtype == "int16":
+        rounding, pairs = _wide_pairs(op, real)
+    elif isinstance(op, Dense):
+        rounding, pairs = Rounding.ONCE, _exact_pairs(graph, op, real)
+    else:
+        rounding, pairs = Rounding.TWICE, [quantize_multiplier(float(value)) for value in real]
+    lower, upper = activation_range(output, op.activation, dtype)
     return Requantization(
         multiplier=np.array([pair[0] for pair in pairs], dtype=np.int32),
         shift=np.array([pair[1] for pair in pairs], dtype=np.int32),
@@ -185,7 +221,7 @@ def layer_requantization(graph: Graph, op: Layer) -> Requantization:
         output_zero_point=output.zero_point,
         lower=lower,
         upper=upper,
-        rounds_once=rounds_once,
+        rounding=rounding,
     )
 
 
@@ -195,12 +231,12 @@ def add_parameters(graph: Graph, op: Add) -> AddParameters:
     twice_larger = 2.0 * max(float(first.scale[0]), float(second.scale[0]))
     first_multiplier, first_shift = quantize_multiplier(float(first.scale[0]) / twice_larger)
     second_multiplier, second_shift = quantize_multiplier(float(second.scale[0]) / twice_larger)
-    output_multiplier, output_shift = quantize_multiplier(
-        twice_larger / ((1 << ADD_LEFT_SHIFT) * float(output.scale[0]))
-    )
-    lower, upper = activation_range(output, op.activation)
+    dtype = graph.tensors[op.output].dtype
+    left_shift = ADD_LEFT_SHIFT[dtype]
+    output_multiplier, output_shift = quantize_multiplier(twice_larger / ((1 << left_shift) * float(output.scale[0])))
+    lower, upper = activation_range(output, op.activation, dtype)
     return AddParameters(
-        left_shift=ADD_LEFT_SHIFT,
+        left_shift=left_shift,
         first_zero_point=first.zero_point,
         second_zero_point=second.zero_point,
         output_zero_point=output.zero_point,
@@ -215,17 +251,45 @@ def add_parameters(graph: Graph, op: Add) -> AddParameters:
     )
 
 
-def largest_accumulators(weight: Array, bias: Array) -> Array:
+def requantize_multiplier(graph: Graph, op: Requantize) -> tuple[int, int]:
+    """Return the multiplier and shift from one integer type to another (tensorflow/lite/kernels/quantize.cc)."""
+    source, target = (float(graph.quantization(name).scale[0]) for name in (op.input, op.output))
+    return quantize_multiplier(source / target)
+
+
+def largest_accumulators(weight: Array, bias: Array, dtype: str = "int8") -> Array:
     """Return (n_outputs,) int64: what a quantised layer's accumulators never exceed.
 
     Parameters
     ----------
     weight, bias : Array
-        int8, outputs first, and (n_outputs,) int32.
+        int8, outputs first, and (n_outputs,) integers.
+    dtype : str
+        Of the layer's input.
     """
     magnitudes = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1).sum(axis=1)
-    largest: Array = magnitudes * INPUT_SPAN + np.abs(bias.astype(np.int64))
+    largest: Array = magnitudes * INPUT_SPAN[dtype] + np.abs(bias.astype(np.int64))
     return largest
+
+
+def _wide_pairs(op: Layer, real: Array) -> tuple[Rounding, list[tuple[int, int]]]:
+    """Return the arithmetic of a layer on int16: of a dense one, whose reference is a double, exact by its scales."""
+    pairs = [_wide_multiplier(float(value)) for value in real]
+    if not isinstance(op, Dense):
+        return Rounding.WIDE, pairs
+    for channel, (value, (multiplier, shift)) in enumerate(zip(real, pairs, strict=True)):
+        if math.ldexp(multiplier, shift - WIDE_FRACTION_BITS) != value:
+            raise GraphError(
+                f"Dense {op.name!r} on int16: no 15-bit multiplier is {value!r}, the scale of output {channel}; take "
+                "powers of two for the scales of its input and output, and weight scales of 14 binary digits"
+            )
+    return Rounding.ONCE, [(multiplier, shift + FRACTION_BITS - WIDE_FRACTION_BITS) for multiplier, shift in pairs]
+
+
+def _wide_multiplier(real: float) -> tuple[int, int]:
+    multiplier, shift = quantize_multiplier(real)
+    dropped = FRACTION_BITS - WIDE_FRACTION_BITS
+    return min((multiplier + (1 << (dropped - 1))) >> dropped, LARGEST_WIDE_MULTIPLIER), shift
 
 
 def _exact_pairs(graph: Graph, op: Layer, real: Array) -> list[tuple[int, int]]:

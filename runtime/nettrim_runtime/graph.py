@@ -19,6 +19,7 @@ from nettrim_runtime.ops import (
     Layer,
     MaxPool2d,
     Op,
+    Requantize,
     Reshape,
     Softmax,
     op_constants,
@@ -28,7 +29,8 @@ from nettrim_runtime.ops import (
 
 Array = npt.NDArray[Any]
 
-DTYPES = ("float32", "int8", "int32")
+DTYPES = ("float32", "int8", "int16", "int32", "int64")
+INTEGER_ACTIVATIONS = {"int8": "int32", "int16": "int64"}  # and the type of the biases that go with them
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +79,8 @@ class Tensor:
         Activations: without the batch axis. Weights: (n_outputs, n_inputs), or
         (n_outputs, kernel_height, kernel_width, n_channels / groups).
     dtype : str
-        "float32", "int8" or "int32" (biases of a quantised graph).
+        "float32"; of a quantised graph "int8" or "int16" (activations, zero point 0), "int8" (weights), "int32" or
+        "int64" (biases of layers on int8 and on int16).
     quantization : Quantization or None
         None in a float graph.
     data : Array, CsrMatrix or None
@@ -145,8 +148,8 @@ class Graph:
 
     @property
     def is_quantized(self) -> bool:
-        """Whether the activations are int8."""
-        return self.tensors[self.inputs[0]].dtype == "int8"
+        """Whether the activations are integers."""
+        return self.tensors[self.inputs[0]].dtype in INTEGER_ACTIVATIONS
 
     def consumers(self, tensor: str) -> tuple[Op, ...]:
         """Return the operators that read an activation."""
@@ -186,7 +189,7 @@ def infer_shape(op: Op, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
         case Add():
             _require(tensors[op.first].shape == tensors[op.second].shape, op, "its two inputs differ in shape")
             return tensors[op.first].shape
-        case Activation() | Softmax():
+        case Activation() | Softmax() | Requantize():
             return tensors[op.input].shape
         case Reshape():
             _require(tensors[op.input].size == tensors[op.output].size, op, "input and output differ in size")
@@ -279,18 +282,25 @@ def _check_constant(op: Op, tensor: Tensor) -> None:
 
 
 def _check_types(graph: Graph, op: Op) -> None:
-    tensors = graph.tensors
-    quantized = graph.is_quantized
-    expected = "int8" if quantized else "float32"
-    for name in (*op_inputs(op), op.output):
-        _require(tensors[name].dtype == expected, op, f"tensor {name!r} is {tensors[name].dtype}, not {expected}")
+    tensors, names = graph.tensors, (*op_inputs(op), op.output)
+    quantized, expected = graph.is_quantized, tensors[op_inputs(op)[0]].dtype
+    known = tuple(INTEGER_ACTIVATIONS) if quantized else ("float32",)
+    for name in names:
+        found = tensors[name].dtype
+        _require(found in known, op, f"tensor {name!r} is {found}, expected {' or '.join(known)}")
+        _require(found == expected or isinstance(op, Requantize), op, f"tensor {name!r} is {found}, not {expected}")
         _require((tensors[name].quantization is not None) == quantized, op, f"tensor {name!r}: quantization and type")
+        centred = found != "int16" or graph.quantization(name).zero_point == 0
+        _require(centred, op, f"tensor {name!r} is int16 with a zero point, expected zero point 0")
     if isinstance(op, Dense | Conv2d):
-        found = (tensors[op.weight].dtype, tensors[op.bias].dtype)
-        _require(found == (("int8", "int32") if quantized else ("float32", "float32")), op, f"constants are {found}")
+        found_types = (tensors[op.weight].dtype, tensors[op.bias].dtype)
+        types = ("int8", INTEGER_ACTIVATIONS[expected]) if quantized else ("float32", "float32")
+        _require(found_types == types, op, f"constants are {found_types}, expected {types}")
         if quantized:
             scale = graph.quantization(op.weight).scale
             _require(scale.shape == (tensors[op.weight].shape[0],), op, f"weight scale has shape {scale.shape}")
+    if isinstance(op, Softmax):
+        _require(expected != "int16", op, "its input is int16, expected int8 or float32")
     if quantized and isinstance(op, MaxPool2d | AveragePool2d | Activation | Reshape):
         same = graph.quantization(op.input).same_as(graph.quantization(op.output))
         _require(same, op, "input and output must share one quantization")

@@ -1,4 +1,4 @@
-"""The operators on int8 arrays, with the arithmetic of TFLite's reference kernels."""
+"""The operators on int8 and int16 arrays, with the arithmetic of TFLite's reference kernels."""
 
 import time
 from collections.abc import Mapping
@@ -9,12 +9,14 @@ import numpy.typing as npt
 
 from nettrim_runtime.csr import CsrMatrix
 from nettrim_runtime.fixed_point import (
-    INT8_MIN,
+    Rounding,
     activation_range,
     add_parameters,
     layer_requantization,
     multiply_by_quantized_multiplier,
     multiply_rounding_once,
+    multiply_wide,
+    requantize_multiplier,
 )
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.linear import Step, conv_step, csr_dense_step, dense_step, exact_dtype, padded_buffer
@@ -27,6 +29,7 @@ from nettrim_runtime.ops import (
     Layer,
     MaxPool2d,
     Op,
+    Requantize,
     Reshape,
     Softmax,
     op_inputs,
@@ -36,6 +39,11 @@ from nettrim_runtime.softmax import softmax_step
 
 Array = npt.NDArray[Any]
 
+SCALINGS = {
+    Rounding.TWICE: multiply_by_quantized_multiplier,
+    Rounding.ONCE: multiply_rounding_once,
+    Rounding.WIDE: multiply_wide,
+}
 KERNEL_TRIALS = 5  # timed runs of each kernel when a pruned layer chooses between dense and CSR
 
 
@@ -45,23 +53,25 @@ def int8_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
     Parameters
     ----------
     buffers : Mapping
-        The operator's inputs and output by name, (batch, *shape) int8.
+        The operator's inputs and output by name, (batch, *shape) int8 or int16.
     """
     source, output = buffers[op_inputs(op)[0]], buffers[op.output]
     match op:
         case Dense() | Conv2d():
             return _layer_step(graph, op, source, output)
         case MaxPool2d():
-            return max_pool_step(op, source, output, fill=INT8_MIN)
+            return max_pool_step(op, source, output, fill=np.iinfo(source.dtype).min)
         case AveragePool2d():
             return _average_step(op, source, output)
         case Add():
             return _add_step(graph, op, buffers)
         case Activation():
-            lower, upper = activation_range(graph.quantization(op.output), op.activation)
+            lower, upper = activation_range(graph.quantization(op.output), op.activation, output.dtype.name)
             return _clamp_step(source, lower, upper, output)
         case Softmax():
             return softmax_step(source, float(graph.quantization(op.input).scale[0]), output)
+        case Requantize():
+            return _requantize_step(graph, op, source, output)
         case Reshape():
             raise AssertionError("a reshape is a view, made by Program")
         case _:
@@ -71,7 +81,7 @@ def int8_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
 def _layer_step(graph: Graph, op: Layer, source: Array, output: Array) -> Step:
     weight, bias = graph.tensors[op.weight].values(), graph.tensors[op.bias].values()
     scaling = layer_requantization(graph, op)
-    dtype = exact_dtype(weight, bias)
+    dtype = exact_dtype(weight, bias, source.dtype.name)
     accumulator = np.empty(output.shape, dtype)
     if isinstance(op, Dense):
         inside = np.empty(source.shape, dtype)
@@ -82,7 +92,7 @@ def _layer_step(graph: Graph, op: Layer, source: Array, output: Array) -> Step:
     bias_float, zero_point = bias.astype(dtype), dtype(scaling.input_zero_point)
     integers, scratch = np.empty(output.shape, np.int64), np.empty(output.shape, np.int64)
     multiplier, shift = scaling.multiplier.astype(np.int64), scaling.shift.astype(np.int64)
-    scale = multiply_rounding_once if scaling.rounds_once else multiply_by_quantized_multiplier
+    scale = SCALINGS[scaling.rounding]
 
     def run() -> None:
         np.subtract(source, zero_point, out=inside)
@@ -149,6 +159,22 @@ def _add_step(graph: Graph, op: Add, buffers: Mapping[str, Array]) -> Step:
         np.add(total, parameters.output_zero_point, out=total)
         np.clip(total, parameters.lower, parameters.upper, out=total)
         np.copyto(output, total, casting="unsafe")
+
+    return run
+
+
+def _requantize_step(graph: Graph, op: Requantize, source: Array, output: Array) -> Step:
+    multiplier, shift = requantize_multiplier(graph, op)
+    before, after = (graph.quantization(name).zero_point for name in (op.input, op.output))
+    limits = np.iinfo(output.dtype)
+    integers, scratch = np.empty(output.shape, np.int64), np.empty(output.shape, np.int64)
+
+    def run() -> None:
+        np.subtract(source, before, out=integers, dtype=np.int64)
+        multiply_by_quantized_multiplier(integers, multiplier, shift, scratch)
+        np.add(integers, after, out=integers)
+        np.clip(integers, limits.min, limits.max, out=integers)
+        np.copyto(output, integers, casting="unsafe")
 
     return run
 

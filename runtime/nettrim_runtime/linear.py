@@ -17,7 +17,7 @@ Step = Callable[[], None]
 FLOAT32_EXACT = 1 << 24  # integers below this add without rounding in float32
 
 
-def exact_dtype(weight: Array, bias: Array) -> type[np.floating[Any]]:
+def exact_dtype(weight: Array, bias: Array, dtype: str) -> type[np.floating[Any]]:
     """Return the smaller float type in which a quantised layer's sums are exact integers.
 
     Parameters
@@ -25,9 +25,11 @@ def exact_dtype(weight: Array, bias: Array) -> type[np.floating[Any]]:
     weight : Array
         int8, outputs first.
     bias : Array
-        (n_outputs,) int32.
+        (n_outputs,) int32 or int64.
+    dtype : str
+        Of the layer's input.
     """
-    largest = largest_accumulators(weight, bias)
+    largest = largest_accumulators(weight, bias, dtype)
     return np.float32 if largest.max(initial=0) < FLOAT32_EXACT else np.float64
 
 

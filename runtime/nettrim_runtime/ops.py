@@ -141,10 +141,22 @@ class Softmax:
     output: str
 
 
-Op = Dense | Conv2d | MaxPool2d | AveragePool2d | Add | Activation | Reshape | Softmax
+@dataclass(frozen=True)
+class Requantize:
+    """The same real values in another integer type: int8 to int16, or back."""
+
+    name: str
+    input: str
+    output: str
+
+
+Op = Dense | Conv2d | MaxPool2d | AveragePool2d | Add | Activation | Reshape | Softmax | Requantize
 Layer = Dense | Conv2d  # the operators that have weights
 
-OPERATORS: tuple[type[Op], ...] = (Dense, Conv2d, MaxPool2d, AveragePool2d, Add, Activation, Reshape, Softmax)
+OPERATORS: tuple[type[Op], ...] = (
+    *(Dense, Conv2d, MaxPool2d, AveragePool2d, Add, Activation, Reshape, Softmax),
+    Requantize,
+)
 
 
 def op_inputs(op: Op) -> tuple[str, ...]:

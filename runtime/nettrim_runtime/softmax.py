@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nettrim_runtime.fixed_point import INT8_MAX, INT8_MIN, quantize_multiplier
+from nettrim_runtime.fixed_point import quantize_multiplier
 from nettrim_runtime.linear import Step
 
 Array = npt.NDArray[Any]
+
+INT8 = np.iinfo(np.int8)
 
 ONE = (1 << 31) - 1  # 1.0 in Q0.31
 EXPONENT_FRACTION_BITS = 26  # scaled distances are Q5.26
@@ -71,8 +73,8 @@ def softmax_step(source: Array, scale: float, output: Array) -> Step:
         np.right_shift(exponentials, 31, out=exponentials)
         np.add(exponentials, np.left_shift(1, shift) >> 1, out=exponentials)
         np.right_shift(exponentials, shift, out=exponentials)
-        np.add(exponentials, INT8_MIN, out=exponentials)
-        np.clip(exponentials, INT8_MIN, INT8_MAX, out=exponentials)
+        np.add(exponentials, INT8.min, out=exponentials)
+        np.clip(exponentials, INT8.min, INT8.max, out=exponentials)
         np.copyto(output, exponentials, casting="unsafe")
 
     return run

@@ -20,7 +20,7 @@ from nettrim_runtime.errors import DataError, GraphError, UnsupportedOperatorErr
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import Padding, Size2d
 from tests.c_model import C99, CXX, compile_c, require_tool, run_c, write_sources
-from tests.graphs import NONE, RELU, RELU6, GraphBuilder, quantized, random_cnn, random_inputs, random_mlp
+from tests.graphs import NONE, RELU, RELU6, GraphBuilder, quantized, random_cnn, random_inputs, random_mlp, widened
 
 Array = npt.NDArray[Any]
 Build = Callable[[GraphBuilder], object]
@@ -93,6 +93,19 @@ def case(name: str, graph: Graph, rng: np.random.Generator) -> Case:
     return Case(graph, render_c_header(graph, name, (samples[-1], expected[-1])), samples, expected)
 
 
+def surrounded(shape: tuple[int, ...], build: Build, rng: np.random.Generator) -> Graph:
+    """Return a graph that can be int16 where operators are built: others read its input and write its output."""
+    builder = GraphBuilder(rng, shape)
+    if len(shape) == 3:
+        builder.conv(shape[2], (1, 1))
+    else:
+        builder.dense(shape[0])
+    build(builder)
+    builder.flatten()
+    builder.dense(9)
+    return builder.build()
+
+
 def all_cases() -> dict[str, Case]:
     rng = np.random.default_rng(0)
     graphs = {}
@@ -102,11 +115,15 @@ def all_cases() -> dict[str, Case]:
         graphs[name] = quantized(builder.build(name), rng)
         if density < 1:
             graphs[f"{name}_csr"] = sparse(graphs[name])
+        graphs |= {f"{name}_int16": (wide := widened(surrounded(shape, build, rng), rng))}
+        if density < 1:
+            graphs[f"{name}_int16_csr"] = sparse(wide)
     for i in range(3):
         graphs[f"mlp_{i}"] = quantized(random_mlp(rng), rng)
         graphs[f"mlp_{i}_csr"] = sparse(quantized(random_mlp(rng, 0.3), rng))
         graphs[f"cnn_{i}"] = quantized(random_cnn(rng), rng)
         graphs[f"cnn_{i}_csr"] = sparse(quantized(random_cnn(rng, 0.3), rng))
+        graphs[f"mixed_{i}"] = widened(random_cnn(rng), rng, share=0.5)
     return {name: case(name, graph, rng) for name, graph in graphs.items()}
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from ai_edge_litert import schema_py_generated as published
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from graphs import GraphBuilder, quantized, random_cnn, random_inputs, random_mlp
+from graphs import GraphBuilder, quantized, random_cnn, random_inputs, random_mlp, widened
 
 from nettrim_exporters.tflite import check_tflite, render_tflite
 from nettrim_runtime.csr import csr_from_dense
@@ -105,6 +105,30 @@ SINGLE = [pytest.param(operators, IMAGE, id=name) for name, operators in ON_IMAG
 def test_reference_kernels_give_the_bits_of_the_engine(operators: Build, shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(1)
     graph = quantized(build(operators, shape=shape), rng)
+    samples = random_inputs(graph, rng, N_SAMPLES)
+    assert np.array_equal(run_litert(render_tflite(graph), samples), run_graph(graph, samples))
+
+
+@pytest.mark.parametrize(("operators", "shape"), SINGLE)
+def test_reference_kernels_on_int16_give_the_bits_of_the_engine(operators: Build, shape: tuple[int, ...]) -> None:
+    def inside(net: GraphBuilder) -> None:
+        net.activation(RELU6)
+        operators(net)
+        net.activation(RELU6)
+        net.flatten()
+        net.dense(9)
+
+    rng = np.random.default_rng(5)
+    graph = widened(build(inside, shape=shape), rng)
+    samples = random_inputs(graph, rng, N_SAMPLES)
+    assert np.array_equal(run_litert(render_tflite(graph), samples), run_graph(graph, samples))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("make", [random_mlp, random_cnn])
+def test_networks_of_int8_and_int16_give_the_bits_of_the_engine(make: Callable[..., Graph], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    graph = widened(make(rng, density=rng.uniform(0.1, 1.0)), rng, share=rng.uniform(0.2, 1.0))
     samples = random_inputs(graph, rng, N_SAMPLES)
     assert np.array_equal(run_litert(render_tflite(graph), samples), run_graph(graph, samples))
 

@@ -353,3 +353,12 @@ def test_fit_needs_a_flash_to_fill(deploy: Deploy, digits: Path, capsys: pytest.
     assert "--fit fills the flash of a microcontroller, and rpi4 has none to fill" in capsys.readouterr().err
     assert deploy("--target", "nucleo-f446re", digits / "model.pt", "--fit", "--sparsity", 0.5) == 2
     assert "--sparsity and --fit are different goals" in capsys.readouterr().err
+
+
+def test_int16_activations_are_verified_everywhere_and_reported(deploy: Deploy, digits: Path, tmp_path: Path) -> None:
+    arguments = ("--sparsity", 0.5, "--int16", "all")
+    assert deploy("--target", "host", digits / "model.pt", *arguments) == 0
+    report = json.loads((tmp_path / "model-host" / "report.json").read_text())
+    assert {layer["activations"] for layer in report["layers"]} == {"int16"}
+    assert {check["artifact"] for check in report["verification"]} >= {"model.npz", "model.tflite", "model.h"}
+    assert report["accuracy"]["agreement"] > 0.9

@@ -1,5 +1,7 @@
 """The search for the sparsest network within a drop."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from nettrim.quantize import quantize_graph
 from nettrim.samples import Samples
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.graph import Array, Graph
-from tests.graphs import random_mlp
+from tests.graphs import RELU, GraphBuilder, random_mlp
 
 
 @given(st.floats(0.8, 3.0), st.floats(-3.0, 0.5), st.floats(1e-3, 0.1))
@@ -84,5 +86,44 @@ def test_a_drop_is_of_accuracy_with_labels_and_of_agreement_without() -> None:
     assert measure_drop(graph, deployed, Samples(x, np.full(200, 9), "no class of the network")) == 0.0
 
 
-def _deploy(graph: Graph, samples: Array) -> Graph:
-    return quantize_graph(graph, activation_ranges(graph, samples))
+def _deploy(graph: Graph, samples: Array, wide: frozenset[str] = frozenset()) -> Graph:
+    return quantize_graph(graph, activation_ranges(graph, samples), wide)
+
+
+def _loud(rng: np.random.Generator) -> Graph:
+    """Return a network one of whose hidden neurons is a thousand times as large as the others, and read as softly."""
+    builder = GraphBuilder(rng, (20,))
+    builder.dense(16, RELU)
+    builder.dense(3)
+    graph = builder.build()
+    first, second = graph.layers
+    rows = np.ones((16, 1), np.float32)
+    rows[3] = 1000
+    return graph.with_tensors(
+        replace(graph.tensors[name], data=(graph.tensors[name].values() * factor).astype(np.float32))
+        for name, factor in ((first.weight, rows), (first.bias, rows[:, 0]), (second.weight, 1 / rows.T))
+    )
+
+
+def test_a_layer_that_int8_is_too_coarse_for_becomes_int16() -> None:
+    rng = np.random.default_rng(4)
+    graph = _loud(rng)
+    samples = Samples(rng.standard_normal((600, 20)).astype(np.float32), None, "random")
+    found, narrow = (
+        prune_to_drop(
+            graph, samples, 0.1, PruneSettings(), rng=np.random.default_rng(5), deploy=_deploy, may_widen=may_widen
+        )
+        for may_widen in (True, False)
+    )
+    hidden = graph.layers[0].output
+    assert found.wide == {hidden}
+    assert found.is_within
+    assert narrow.wide == frozenset()
+    assert not narrow.is_within
+
+
+def test_nothing_is_widened_where_int8_keeps_the_drop() -> None:
+    rng = np.random.default_rng(6)
+    graph = random_mlp(rng)
+    samples = Samples(rng.standard_normal((400, 20)).astype(np.float32), None, "random")
+    assert not prune_to_drop(graph, samples, 0.2, PruneSettings(), rng=rng, deploy=_deploy).wide

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nettrim.propagation import Propagation, logits_tensor, propagate
 from nettrim_runtime.engine import prepare
 from nettrim_runtime.graph import Array, Graph
-from tests.graphs import GraphBuilder, quantized, random_cnn, random_inputs, random_mlp
+from tests.graphs import GraphBuilder, quantized, random_cnn, random_inputs, random_mlp, widened
 
 few_examples = settings(max_examples=10, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
@@ -58,6 +58,16 @@ def test_no_pruned_network_violates_its_bound(seed: int, kind: type[Graph], chan
     rng = np.random.default_rng(seed)
     graph = kind(rng)
     other, samples = altered(graph, rng, change), random_inputs(graph, rng, 20)
+    (found,) = propagate(graph, other, [samples])
+    assert_no_violation(graph, other, samples, found)
+
+
+@few_examples
+@given(seed=seeds, kind=kinds, change=changes)
+def test_no_network_of_int8_and_int16_violates_its_bound(seed: int, kind: type[Graph], change: float) -> None:
+    rng = np.random.default_rng(seed)
+    graph = kind(rng)
+    other, samples = widened(altered(graph, rng, change), rng, 0.5), random_inputs(graph, rng, 20)
     (found,) = propagate(graph, other, [samples])
     assert_no_violation(graph, other, samples, found)
 

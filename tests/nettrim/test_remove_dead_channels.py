@@ -12,15 +12,15 @@ from nettrim_exporters.tflite import render_tflite
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.graph import Array, Graph
 from nettrim_runtime.ops import Conv2d
-from tests.graphs import quantized, random_cnn, random_inputs, random_mlp
+from tests.graphs import quantized, random_cnn, random_inputs, random_mlp, widened
 
 
 @given(st.sampled_from([random_mlp, random_cnn]), st.integers(0, 10**6), st.floats(0.02, 0.6), st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_int8_outputs_keep_every_bit(make: object, seed: int, density: float, in_columns: bool) -> None:
+def test_quantised_outputs_keep_every_bit(make: object, seed: int, density: float, in_columns: bool) -> None:
     rng = np.random.default_rng(seed)
     graph = _with_dead_parts(make(rng, density), rng, in_columns=in_columns)  # type: ignore[operator]
-    int8 = quantized(graph, rng)
+    int8 = widened(graph, rng, 0.5) if seed % 2 else quantized(graph, rng)
     smaller = remove_dead_channels(int8)
     x = random_inputs(int8, rng, 8)
     assert np.array_equal(run_graph(smaller, x), run_graph(int8, x))

@@ -1,5 +1,7 @@
 """Kernels against naive loops written from the operators' definitions."""
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from nettrim_runtime.fixed_point import (
     exact_multiplier,
     multiply_by_quantized_multiplier,
     multiply_rounding_once,
+    multiply_wide,
     quantize_multiplier,
 )
 from nettrim_runtime.graph import Graph
@@ -173,3 +176,10 @@ def test_fully_pruned_rows_give_their_bias(rng: np.random.Generator) -> None:
     step = float(integer.quantization(integer.outputs[0]).scale[0])
     real = integer.quantization(integer.outputs[0]).dequantize(outputs)
     np.testing.assert_allclose(real, np.tile(np.maximum(bias, 0), (3, 1)), atol=step / 2 + 1e-6)
+
+
+@given(st.integers(-(1 << 46), 1 << 46), st.integers(1 << 14, (1 << 15) - 1), st.integers(-30, 8))
+def test_wide_sums_round_half_up(accumulator: int, multiplier: int, shift: int) -> None:
+    exact = Fraction(accumulator * multiplier) * Fraction(2) ** (shift - 15)
+    found = multiply_wide(np.array([accumulator], np.int64), multiplier, shift)
+    assert found[0] == math.floor(exact + Fraction(1, 2))

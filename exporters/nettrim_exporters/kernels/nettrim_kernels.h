@@ -1,8 +1,9 @@
-/* nettrim_kernels.h: the int8 kernels that a generated model.h calls. C99, also valid C++.
+/* nettrim_kernels.h: the int8 and int16 kernels that a generated model.h calls. C99, also valid C++.
  *
- * Integers only: sums in int32, then the requantisation of TFLite's reference kernels, so every compiler and level gives
- * the same bits. The zero point of the input is already part of the bias, and padding holds that zero point: inner loops
- * are accumulator += weight * input. The generator has proved, row by row, that no accumulator can leave int32.
+ * Integers only: sums in int32, of int16 in int64, then the requantisation of TFLite's reference kernels, so every
+ * compiler and level gives the same bits. The zero point of the input is already part of the bias, and padding holds
+ * that zero point: inner loops are accumulator += weight * input. The generator has proved, row by row, that no
+ * accumulator can leave its type.
  *
  * Needs: two's complement and an arithmetic right shift, checked below. No allocation, recursion, stdio, function
  * pointers or arrays of variable length; every loop is bounded by the model's constants.
@@ -575,6 +576,200 @@ static inline void nt_softmax(const int32_t *table, int32_t n_rows, int32_t dept
             const int64_t rounded = (probability + ((int64_t)1 << (right - 1))) >> right;
             out[i] = nt_clamp((int32_t)rounded + INT8_MIN, INT8_MIN, INT8_MAX);
         }
+    }
+}
+
+/* ---- int16 activations: zero point 0, int64 sums, multipliers of 15 bits; names end in 16 ---- */
+
+/* As nt_output. */
+typedef struct {
+    const int64_t *bias;
+    const int16_t *multiplier; /* Q0.15 */
+    const int8_t *shift;       /* positive: left */
+    int32_t lower;
+    int32_t upper;
+} nt_output16;
+
+static inline int16_t nt_clamp16(int64_t value, int32_t lower, int32_t upper)
+{
+    return (int16_t)(value < lower ? lower : value > upper ? upper : value);
+}
+
+/* value * multiplier * 2^(shift - 15), half up; the generator has proved that the product stays in int64. */
+static inline int16_t nt_requantize_conv16(const nt_output16 *output, int32_t channel, int64_t value)
+{
+    const int32_t right = 15 - output->shift[channel];
+    const int64_t scaled = (value * output->multiplier[channel] + ((int64_t)1 << (right - 1))) >> right;
+    return nt_clamp16(scaled, output->lower, output->upper);
+}
+
+/* The same, half away from zero. */
+static inline int16_t nt_requantize_dense16(const nt_output16 *output, int32_t channel, int64_t value)
+{
+    const int32_t right = 15 - output->shift[channel];
+    const int64_t magnitude = (value < 0 ? -value : value) * output->multiplier[channel];
+    const int64_t scaled = (magnitude + ((int64_t)1 << (right - 1))) >> right;
+    return nt_clamp16(value < 0 ? -scaled : scaled, output->lower, output->upper);
+}
+
+NT_LOOP int64_t nt_dot16(int64_t accumulator, const int8_t *weight, const int16_t *in, int32_t n)
+{
+    for (int32_t i = 0; i < n; ++i) {
+        accumulator += (int32_t)weight[i] * in[i];
+    }
+    return accumulator;
+}
+
+NT_LOOP int64_t nt_csr_dot16(int64_t accumulator, const nt_csr *matrix, int32_t row, const int16_t *in)
+{
+    const uint32_t end = nt_row_start(matrix, row + 1);
+    for (uint32_t k = nt_row_start(matrix, row); k < end; ++k) {
+        accumulator += (int32_t)matrix->values[k] * in[nt_index(matrix->indices, (int32_t)k, matrix->index_bytes)];
+    }
+    return accumulator;
+}
+
+static inline void nt_dense16(int32_t n_outputs, int32_t n_inputs, const int8_t *weight, const nt_output16 *output,
+                              const int16_t *in, int16_t *out)
+{
+    for (int32_t o = 0; o < n_outputs; ++o) {
+        const int64_t accumulator = nt_dot16(output->bias[o], weight + o * n_inputs, in, n_inputs);
+        out[o] = nt_requantize_dense16(output, o, accumulator);
+    }
+}
+
+static inline void nt_dense_csr16(int32_t n_outputs, const nt_csr *matrix, const nt_output16 *output,
+                                  const int16_t *in, int16_t *out)
+{
+    for (int32_t o = 0; o < n_outputs; ++o) {
+        out[o] = nt_requantize_dense16(output, o, nt_csr_dot16(output->bias[o], matrix, o, in));
+    }
+}
+
+static inline void nt_pad16(const nt_padding *padding, const int16_t *in, int16_t *image)
+{
+    memset(image, 0, (size_t)padding->height * (size_t)padding->row * sizeof *image);
+    image += padding->top * padding->row + padding->left;
+    for (int32_t y = 0; y < padding->source_height; ++y) {
+        memcpy(image + y * padding->row, in + y * padding->source_row, (size_t)padding->copied * sizeof *image);
+    }
+}
+
+/* Any groups and dilation. weight (n_outputs, kernel_height, kernel_width, group_channels) */
+static inline void nt_conv2d16(const nt_conv *conv, const int8_t *weight, const nt_output16 *output,
+                               const int16_t *image, int16_t *out)
+{
+    for (int32_t y = 0; y < conv->out_height; ++y) {
+        for (int32_t x = 0; x < conv->out_width; ++x) {
+            const int16_t *window = image + y * conv->row_step + x * conv->column_step;
+            const int8_t *tap = weight;
+            for (int32_t o = 0; o < conv->n_outputs; ++o) {
+                const int16_t *group = window + (o / conv->group_outputs) * conv->group_channels;
+                int64_t accumulator = output->bias[o];
+                for (int32_t i = 0; i < conv->kernel_height; ++i) {
+                    for (int32_t j = 0; j < conv->kernel_width; ++j, tap += conv->group_channels) {
+                        const int16_t *pixel = group + i * conv->tap_row_step + j * conv->tap_step;
+                        accumulator = nt_dot16(accumulator, tap, pixel, conv->group_channels);
+                    }
+                }
+                *out++ = nt_requantize_conv16(output, o, accumulator);
+            }
+        }
+    }
+}
+
+static inline void nt_conv2d_csr16(const nt_conv *conv, const nt_csr *matrix, const nt_output16 *output,
+                                   const int16_t *image, int16_t *out)
+{
+    for (int32_t y = 0; y < conv->out_height; ++y) {
+        for (int32_t x = 0; x < conv->out_width; ++x) {
+            const int16_t *window = image + y * conv->row_step + x * conv->column_step;
+            for (int32_t o = 0; o < conv->n_outputs; ++o) {
+                *out++ = nt_requantize_conv16(output, o, nt_csr_dot16(output->bias[o], matrix, o, window));
+            }
+        }
+    }
+}
+
+static inline void nt_max_pool16(const nt_pool *pool, const int16_t *NT_RESTRICT in, int16_t *NT_RESTRICT out)
+{
+    for (int32_t y = 0; y < pool->out_height; ++y) {
+        const int32_t top = y * pool->stride_height - pool->pad_top;
+        const int32_t bottom = nt_min(top + pool->kernel_height, pool->height);
+        for (int32_t x = 0; x < pool->out_width; ++x, out += pool->channels) {
+            const int32_t left = x * pool->stride_width - pool->pad_left;
+            const int32_t right = nt_min(left + pool->kernel_width, pool->width);
+            for (int32_t c = 0; c < pool->channels; ++c) {
+                out[c] = INT16_MIN;
+            }
+            for (int32_t i = nt_max(top, 0); i < bottom; ++i) {
+                for (int32_t j = nt_max(left, 0); j < right; ++j) {
+                    const int16_t *pixel = in + (i * pool->width + j) * pool->channels;
+                    for (int32_t c = 0; c < pool->channels; ++c) {
+                        out[c] = pixel[c] > out[c] ? pixel[c] : out[c];
+                    }
+                }
+            }
+        }
+    }
+}
+
+static inline void nt_average_pool16(const nt_pool *pool, const int16_t *in, int16_t *out)
+{
+    for (int32_t y = 0; y < pool->out_height; ++y) {
+        const int32_t top = nt_max(y * pool->stride_height - pool->pad_top, 0);
+        const int32_t bottom = nt_min(y * pool->stride_height - pool->pad_top + pool->kernel_height, pool->height);
+        for (int32_t x = 0; x < pool->out_width; ++x) {
+            const int32_t left = nt_max(x * pool->stride_width - pool->pad_left, 0);
+            const int32_t right = nt_min(x * pool->stride_width - pool->pad_left + pool->kernel_width, pool->width);
+            const int64_t count = (int64_t)(bottom - top) * (right - left);
+            for (int32_t c = 0; c < pool->channels; ++c) {
+                int64_t sum = 0;
+                for (int32_t i = top; i < bottom; ++i) {
+                    for (int32_t j = left; j < right; ++j) {
+                        sum += in[(i * pool->width + j) * pool->channels + c];
+                    }
+                }
+                *out++ = (int16_t)((sum + (sum > 0 ? count / 2 : -(count / 2))) / count);
+            }
+        }
+    }
+}
+
+static inline void nt_add16(const nt_addition *add, int32_t size, const int16_t *first, const int16_t *second,
+                            int16_t *out)
+{
+    for (int32_t i = 0; i < size; ++i) {
+        const int32_t wide_first = first[i] * ((int32_t)1 << add->left_shift);
+        const int32_t wide_second = second[i] * ((int32_t)1 << add->left_shift);
+        const int32_t sum = nt_multiply_rounding_twice(wide_first, add->first_multiplier, add->first_shift) +
+                            nt_multiply_rounding_twice(wide_second, add->second_multiplier, add->second_shift);
+        out[i] = nt_clamp16(nt_multiply_rounding_twice(sum, add->multiplier, add->shift), add->lower, add->upper);
+    }
+}
+
+static inline void nt_activation16(int32_t size, int32_t lower, int32_t upper, const int16_t *in, int16_t *out)
+{
+    for (int32_t i = 0; i < size; ++i) {
+        out[i] = nt_clamp16(in[i], lower, upper);
+    }
+}
+
+/* From int8 to int16 and back. */
+static inline void nt_widen(int32_t size, int32_t zero_point, int32_t multiplier, int32_t shift, const int8_t *in,
+                            int16_t *out)
+{
+    for (int32_t i = 0; i < size; ++i) {
+        out[i] = nt_clamp16(nt_multiply_rounding_twice(in[i] - zero_point, multiplier, shift), INT16_MIN, INT16_MAX);
+    }
+}
+
+static inline void nt_narrow(int32_t size, int32_t zero_point, int32_t multiplier, int32_t shift, const int16_t *in,
+                             int8_t *out)
+{
+    for (int32_t i = 0; i < size; ++i) {
+        const int32_t scaled = nt_multiply_rounding_twice(in[i], multiplier, shift);
+        out[i] = nt_clamp(scaled + zero_point, INT8_MIN, INT8_MAX);
     }
 }
 

@@ -1,0 +1,132 @@
+"""Which activations are int16 instead of int8, and the requantisations between the two."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from nettrim_runtime.graph import Graph, Tensor
+from nettrim_runtime.ops import (
+    Activation,
+    ActivationFunction,
+    Add,
+    AveragePool2d,
+    MaxPool2d,
+    Op,
+    Requantize,
+    Reshape,
+    Softmax,
+    op_inputs,
+)
+
+HANDED_ON = MaxPool2d | AveragePool2d | Activation | Reshape  # operators whose output has their input's quantisation
+
+
+def quantization_classes(graph: Graph) -> tuple[frozenset[str], ...]:
+    """Return the activations in sets that share one quantisation each, in the order of their first tensors."""
+    classes: dict[str, frozenset[str]] = {name: frozenset({name}) for name in graph.inputs}
+    for op in graph.ops:
+        joined = classes[op.input] if isinstance(op, HANDED_ON) else frozenset()
+        for name in (*joined, op.output):
+            classes[name] = joined | {op.output}
+    return tuple(dict.fromkeys(classes.values()))
+
+
+def widenable(graph: Graph) -> tuple[frozenset[str], ...]:
+    """Return the quantisation classes that may be int16.
+
+    Not those of a graph's inputs and outputs, of a softmax's output, and of a clamp to -1..1 that stands alone, for
+    which TFLite has no kernel.
+    """
+    fixed = {*graph.inputs, *graph.outputs, *(op.output for op in graph.ops if not _is_wide_in_tflite(op))}
+    return tuple(found for found in quantization_classes(graph) if not found & fixed)
+
+
+def with_requantizations(graph: Graph, wide: Iterable[str]) -> tuple[Graph, dict[str, str], frozenset[str]]:
+    """Return a float graph in which every operator reads and writes tensors of one integer type.
+
+    An operator runs in int16 when any of its activations is wide, a softmax never. What it reads or writes in the
+    other type goes through a `Requantize`.
+
+    Parameters
+    ----------
+    wide : iterable of str
+        Whole `quantization_classes`.
+
+    Returns
+    -------
+    graph, bases, wide
+        The new graph; for each new tensor the one whose values it holds; all tensors that are int16.
+    """
+    types = dict.fromkeys(_closed(graph, frozenset(wide)), True)
+    rewriting = _Rewriting(graph, types)
+    for op in graph.ops:
+        rewriting.add(op)
+    tensors = {**graph.tensors, **{name: _copy(graph, name, base) for name, base in rewriting.bases.items()}}
+    rewritten = replace(graph, ops=tuple(rewriting.ops), tensors=tensors)
+    return rewritten, rewriting.bases, frozenset(name for name, is_wide in types.items() if is_wide)
+
+
+def _closed(graph: Graph, wide: frozenset[str]) -> frozenset[str]:
+    """Return ``wide`` and the classes that only operators on int16 would read and write."""
+    for found in widenable(graph):
+        touching = [op for op in graph.ops if found & {*op_inputs(op), op.output}]
+        if not found & wide and all(wide & {*op_inputs(op), op.output} for op in touching):
+            return _closed(graph, wide | found)
+    return wide
+
+
+def _is_wide_in_tflite(op: Op) -> bool:
+    is_symmetric_clamp = isinstance(op, Activation) and op.activation is ActivationFunction.RELU_N1_TO_1
+    return not is_symmetric_clamp and not isinstance(op, Softmax)
+
+
+class _Rewriting:
+    """The operators so far, and the tensors that hold another tensor's values in the other type."""
+
+    def __init__(self, graph: Graph, types: dict[str, bool]) -> None:
+        self.graph, self.types = graph, types
+        self.ops: list[Op] = []
+        self.bases: dict[str, str] = {}
+
+    def add(self, op: Op) -> None:
+        names = (*op_inputs(op), op.output)
+        is_wide = any(self.types.get(name, False) for name in names) and not isinstance(op, Softmax)
+        for name in op_inputs(op):
+            op = _reading(op, name, self._as(name, is_wide=is_wide))
+        if self.types.get(op.output, False) == is_wide:
+            self.ops.append(op)
+            return
+        other = self._name(op.output, is_wide=is_wide)
+        self.ops += [replace(op, output=other), Requantize(f"{op.name}/requantize", other, op.output)]
+
+    def _as(self, name: str, *, is_wide: bool) -> str:
+        """Return a tensor in the wanted type, requantised before the operator if it is not there yet."""
+        if self.types.get(name, False) == is_wide:
+            return name
+        known = name in self.bases.values() and _suffixed(name, is_wide=is_wide) in self.bases
+        other = self._name(name, is_wide=is_wide)
+        if not known:
+            self.ops.append(Requantize(f"{other}/requantize", name, other))
+        return other
+
+    def _name(self, name: str, *, is_wide: bool) -> str:
+        other = _suffixed(name, is_wide=is_wide)
+        self.bases[other], self.types[other] = name, is_wide
+        return other
+
+
+def _suffixed(name: str, *, is_wide: bool) -> str:
+    return f"{name}/{'int16' if is_wide else 'int8'}"
+
+
+def _copy(graph: Graph, name: str, base: str) -> Tensor:
+    return replace(graph.tensors[base], name=name)
+
+
+def _reading(op: Op, name: str, other: str) -> Op:
+    if name == other:
+        return op
+    if isinstance(op, Add):
+        return replace(
+            op, first=other if op.first == name else op.first, second=other if op.second == name else op.second
+        )
+    return replace(op, input=other)
