@@ -1,19 +1,21 @@
 """Accuracy against sparsity: nettrim and the one-shot methods that users can download, without labels or retraining.
 
-    python -m benchmarks.quality --data DIR [--quick] [--json FILE] [--svg FILE]
+    python -m benchmarks.quality --data DIR [--quick] [--json FILE] [--svg FILE] [--parts DIR]
 
 Everyone gets the same calibration samples, the number of weights a layer that nettrim's budget chooses, and the same
 test set. ALPS runs on the original inputs and, as its paper does, on those of the network pruned so far; the better
 one counts.
 """
 
+import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +32,7 @@ from benchmarks.quality_subjects import (
     rival_plans,
     with_weights,
 )
-from benchmarks.results_file import Figure, Results, Row, benchmark_parser, report_results
+from benchmarks.results_file import Figure, Results, Row, benchmark_parser, current_commit, report_results
 from nettrim.calibrate import activation_ranges
 from nettrim.deploy import DEFAULT_DISAGREEMENT
 from nettrim.evaluate import run_deployed
@@ -253,6 +255,24 @@ def _sparsities(network: str, *, quick: bool) -> tuple[float, ...]:
     return (LEAD_AT,) if quick else tuple(sorted({*COMPARED, *asked}))
 
 
+def keep_part(folder: Path | None, name: str, measure_part: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a part of the run measures, as JSON has it; from ``folder`` if it is there, else it goes there.
+
+    So a run that was ended goes on where it was. Each part is a file with the commit it was measured at.
+    """
+    path = folder / f"{name}.json" if folder else None
+    if path is not None and path.exists():
+        return json.loads(path.read_text())["result"]
+    found = measure_part(*arguments)
+    rows = [asdict(one) if isinstance(one, Measured) else one for one in found] if isinstance(found, list) else found
+    text = json.dumps({"commit": current_commit(), "result": rows}, indent=1)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    print(f"done: {name}", file=sys.stderr, flush=True)
+    return json.loads(text)["result"]
+
+
 def paper_figures(measured: Sequence[PaperNetwork]) -> tuple[dict[str, Figure], list[Row]]:
     """Return the largest sparsity at which the mean accuracy falls by `ALLOWED_DROP` at most, and the fall there."""
     dense = float(np.mean([one.accuracy for one in measured]))
@@ -287,24 +307,26 @@ def main() -> int:
     parser = benchmark_parser("quality", __doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--networks", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="only these")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="draws of calibration samples: 1 to 3")
+    parser.add_argument("--parts", type=Path, help="folder of the parts measured already: a run that was ended goes on")
     options = parser.parse_args()
     if options.data is None:
         parser.error("--data: the folder with models/ and the data sets is needed")
     networks, seeds = (["LeNet-5"], SEEDS[:1]) if options.quick else (options.networks, SEEDS[: options.seeds])
-    tasks = [(name, seed) for name in networks for seed in seeds]
     data, quick = options.data, options.quick
     with ProcessPoolExecutor(os.cpu_count()) as workers:
-        futures = {
-            (name, seed): workers.submit(measure, name, seed, _sparsities(name, quick=quick), data)
-            for name, seed in tasks
-        }
-        trained = [] if quick else [workers.submit(measure_paper_network, data, seed) for seed in seeds]
-        goals = [] if quick else [workers.submit(measure_default_goal, name, data) for name in networks]
-        measured = []
-        for (name, seed), future in futures.items():
-            measured += future.result()
-            print(f"done: {name}, seed {seed}", file=sys.stderr, flush=True)
-        papers = [future.result() for future in trained]
+
+        def submit(name: str, measure_part: Callable[..., Any], *arguments: Any) -> Future[Any]:
+            return workers.submit(keep_part, options.parts, name, measure_part, *arguments)
+
+        compared = [
+            submit(f"{name}-{seed}", measure, name, seed, _sparsities(name, quick=quick), data)
+            for seed in seeds
+            for name in networks
+        ]
+        trained = [] if quick else [submit(f"paper-{seed}", measure_paper_network, data, seed) for seed in seeds]
+        goals = [] if quick else [submit(f"goal-{name}", measure_default_goal, name, data) for name in networks]
+        measured = [Measured(**row) for future in compared for row in future.result()]
+        papers = [PaperNetwork(*future.result()) for future in trained]
         defaults = [future.result() for future in goals]
     figures, rows = summarise(measured)
     if papers:

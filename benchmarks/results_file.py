@@ -62,9 +62,19 @@ def report_results(results: Results, options: argparse.Namespace, chart: str | N
         print()
     print(render_table([{"figure": name, **asdict(figure)} for name, figure in results.figures.items()]))
     if options.json:
-        options.json.write_text(render_results(results, _command(), _commit(), _machine()), encoding="utf-8")
+        options.json.write_text(render_results(results, _command(), current_commit(), _machine()), encoding="utf-8")
     if options.svg:
         options.svg.write_text(chart or render_svg(results.figures), encoding="utf-8")
+
+
+def current_commit() -> str:
+    """Return the commit of this checkout, ``-dirty`` with uncommitted changes, or "unknown"."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return finished.stdout.strip()
 
 
 def render_results(results: Results, command: str, commit: str, machine: str) -> str:
@@ -130,15 +140,6 @@ def _cell(value: str | float | None) -> str:
 def _command() -> str:
     module = Path(sys.argv[0]).stem
     return " ".join(["python -m", f"benchmarks.{module}", *sys.argv[1:]])
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        finished = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return finished.stdout.strip()
 
 
 def _machine() -> str:
