@@ -30,7 +30,7 @@ from nettrim.goal_search import Trial, prune_to_drop
 from nettrim.importers import ImportedModel, load_model
 from nettrim.passes.remove_dead_channels import remove_dead_channels
 from nettrim.prune import PruneResult, PruneSettings, prune
-from nettrim.quantize import quantize_graph
+from nettrim.quantize import check_quantize, quantize_graph
 from nettrim.samples import (
     InputOptions,
     InputSpec,
@@ -191,6 +191,7 @@ def read_inputs(options: DeployOptions) -> Inputs:
     check_output(options.folder, force=options.force)
     model = load_model(options.model, input_shape=options.input_shape, arch=options.arch)
     graph = model.graph
+    check_quantize(graph)
     check_tflite(graph)
     check_c(graph)
     _check_ram(graph, board)

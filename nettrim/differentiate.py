@@ -12,6 +12,7 @@ from nettrim_runtime.ops import (
     Activation,
     Add,
     AveragePool2d,
+    Concat,
     Conv2d,
     Dense,
     Layer,
@@ -113,6 +114,9 @@ def _pull(graph: Graph, op: Op, values: Mapping[str, Array], slope: Array) -> tu
             return (_scatter(taps, values[op.input].shape, op.padding, op.stride, UNIT),)
         case Add():
             return slope, slope
+        case Concat():
+            ends = np.cumsum([values[name].shape[-1] for name in op.inputs])
+            return tuple(np.split(slope, ends[:-1], axis=-1))
         case Activation() | Requantize():
             return (slope,)
         case Reshape():

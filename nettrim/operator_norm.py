@@ -12,6 +12,7 @@ from nettrim_runtime.ops import (
     Activation,
     Add,
     AveragePool2d,
+    Concat,
     Conv2d,
     Dense,
     MaxPool2d,
@@ -31,6 +32,8 @@ LARGEST_SPECTRUM = 10**10  # multiply-adds for the eigenvalues of all frequencie
 def lipschitz_bound(op: Op, tensors: Mapping[str, Tensor], weights: Mapping[str, Array]) -> float:
     """Return L with ||op(a) - op(b)||_2 <= L ||a - b||_2 for all a, b; of Add, L for the sum of its inputs.
 
+    Of Concat, a and b are all its inputs together.
+
     Parameters
     ----------
     tensors : Mapping
@@ -49,7 +52,7 @@ def lipschitz_bound(op: Op, tensors: Mapping[str, Tensor], weights: Mapping[str,
         case AveragePool2d():  # a mean squared is at most the mean of squares: a pixel counts 1 / size of its windows
             rows, columns = (axis.coverage(1 / axis.sizes()) for axis in _axes(op, op.kernel_size, tensors))
             return math.sqrt(rows.max() * columns.max()) * ROUND_UP
-        case Add() | Activation() | Reshape() | Softmax() | Requantize():
+        case Add() | Concat() | Activation() | Reshape() | Softmax() | Requantize():
             return 1.0
         case _:
             assert_never(op)

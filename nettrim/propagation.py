@@ -20,6 +20,7 @@ from nettrim_runtime.ops import (
     Activation,
     Add,
     AveragePool2d,
+    Concat,
     Conv2d,
     Dense,
     Layer,
@@ -204,7 +205,7 @@ def _rounding(graph: Graph, op: Op) -> float:
         case Add():  # the same, and two inputs rounded to 2^-20 or 2^-15 of the larger scale twice over
             twice_larger = 2 * max(float(graph.quantization(name).scale[0]) for name in op_inputs(op))
             steps = 0.75 + 2 * twice_larger / (scale * 2 ** ADD_LEFT_SHIFT[output.dtype])
-        case MaxPool2d() | Activation() | Reshape():
+        case MaxPool2d() | Concat() | Activation() | Reshape():
             return 0.0
         case Softmax():
             return math.sqrt(output.size)  # no entry moves by more than 1
@@ -253,8 +254,7 @@ class _Recursion:
             own = FLOAT64_SHARE * _norms(output) + self.altered.roundings[op.name]
             if isinstance(op, Dense | Conv2d | Add | Activation):
                 own += _norms(_evaluate(op, self.altered, values, self.graph) - output) * ROUND_UP
-            carried = sum(bounds[name] for name in op_inputs(op))
-            values[op.output], bounds[op.output] = output, self.gains[op.name] * carried + own
+            values[op.output], bounds[op.output] = output, self.gains[op.name] * _carried(op, bounds) + own
         norms = {name: _norms(value) for name, value in values.items()}
         logits = values[self.logits].reshape(len(samples), -1)
         return _Batch(bounds, norms, logits, self._margins(values, bounds))
@@ -290,6 +290,13 @@ class _Batch:
     margins: Array
 
 
+def _carried(op: Op, bounds: Mapping[str, Array]) -> Array:
+    """Return (n_samples,): the bounds on an operator's inputs together, the sum where it adds them up."""
+    parts = np.array([bounds[name] for name in op_inputs(op)])
+    together: Array = np.linalg.norm(parts, axis=0) if isinstance(op, Concat) else np.sum(parts, axis=0)
+    return together
+
+
 def _evaluate(op: Op, network: _RealNetwork, values: Mapping[str, Array], graph: Graph) -> Array:
     """Run one operator in float64, without rounding to a grid."""
     match op:
@@ -297,6 +304,8 @@ def _evaluate(op: Op, network: _RealNetwork, values: Mapping[str, Array], graph:
             response = _linear(op, values[op.input], network.constants[op.name], graph.tensors[op.output])
         case Add():
             response = values[op.first] + values[op.second]
+        case Concat():
+            return np.concatenate([values[name] for name in op.inputs], axis=-1)
         case Activation():
             response = values[op.input]
         case Requantize():

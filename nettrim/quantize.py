@@ -3,18 +3,19 @@
 The arithmetic is fixed in nettrim_runtime.fixed_point; here only scales and zero points are chosen.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nettrim.widen import with_requantizations
+from nettrim.widen import quantization_families, with_requantizations
 from nettrim_runtime.csr import CsrMatrix
+from nettrim_runtime.errors import UnsupportedOperatorError
 from nettrim_runtime.fixed_point import exact_multiplier, largest_accumulators
 from nettrim_runtime.graph import INTEGER_ACTIVATIONS, Graph, Quantization, Tensor
-from nettrim_runtime.ops import Activation, AveragePool2d, Dense, Layer, MaxPool2d, Reshape, Softmax, op_inputs
+from nettrim_runtime.ops import Carrier, Dense, Layer, Softmax
 
 Array = npt.NDArray[Any]
 Range = tuple[float, float]
@@ -35,8 +36,8 @@ SOFTMAX_OUTPUT = Quantization(np.array([1 / 256], np.float32), -128)  # fixed by
 def quantize_graph(graph: Graph, ranges: Mapping[str, Range], wide: Collection[str] = ()) -> Graph:
     """Quantise every tensor of a float graph.
 
-    Pools, stand-alone activations and reshapes keep the quantisation of their input, so they
-    move integers without rounding (an average rounds once).
+    Pools, concatenations, stand-alone activations and reshapes have one quantisation for all they
+    touch, so they move integers without rounding (an average rounds once).
 
     Parameters
     ----------
@@ -50,25 +51,16 @@ def quantize_graph(graph: Graph, ranges: Mapping[str, Range], wide: Collection[s
     -------
     Graph
         int8 activations and weights, int32 biases; a pruned weight stays zero.
+
+    Raises
+    ------
+    UnsupportedOperatorError
+        As `check_quantize`.
     """
     graph, bases, wide = with_requantizations(graph, wide)
+    check_quantize(graph)
     ranges = {**ranges, **{name: ranges[base] for name, base in bases.items()}}
-    logits = _softmax_inputs(graph)
-
-    def covering(name: str) -> Quantization:
-        if name in wide:
-            return centred_quantization(*ranges[name])
-        return quantization_of_range(*ranges[name], SMALLEST_SOFTMAX_SPAN if name in logits else SMALLEST_SPAN)
-
-    quantizations = {name: covering(name) for name in graph.inputs}
-    for op in graph.ops:
-        match op:
-            case MaxPool2d() | AveragePool2d() | Activation() | Reshape():
-                quantizations[op.output] = quantizations[op.input]
-            case Softmax():
-                quantizations[op.output] = SOFTMAX_OUTPUT
-            case _:
-                quantizations[op.output] = covering(op.output)
+    quantizations = _activation_quantizations(graph, ranges, wide)
     tensors = {
         name: replace(graph.tensors[name], dtype="int16" if name in wide else "int8", quantization=found)
         for name, found in quantizations.items()
@@ -80,14 +72,49 @@ def quantize_graph(graph: Graph, ranges: Mapping[str, Range], wide: Collection[s
     return replace(graph, tensors=tensors)
 
 
-def _softmax_inputs(graph: Graph) -> set[str]:
-    """Return what a softmax reads, back to where its quantisation is chosen."""
-    names: set[str] = set()
-    for op in reversed(graph.ops):
-        hands_on = isinstance(op, MaxPool2d | AveragePool2d | Activation | Reshape) and op.output in names
-        if isinstance(op, Softmax) or hands_on:
-            names.update(op_inputs(op))
-    return names
+def check_quantize(graph: Graph) -> None:
+    """Refuse a float graph that int8 cannot hold, before its ranges are known.
+
+    Raises
+    ------
+    UnsupportedOperatorError
+        A concatenation of a softmax, whose output has a scale of its own, with anything else.
+    """
+    family = quantization_families(graph)
+    probabilities = {family[op.output]: op for op in graph.ops if isinstance(op, Softmax)}
+    for name in _sources(graph):
+        softmax = probabilities.get(family[name])
+        if softmax is not None:
+            raise UnsupportedOperatorError(
+                f"Softmax {softmax.name!r}: a concatenation joins its output, of scale 1/256 in int8, with {name!r}, "
+                "expected outputs of softmaxes alone; leave the softmax out, or join before it"
+            )
+
+
+def _activation_quantizations(
+    graph: Graph, ranges: Mapping[str, Range], wide: Collection[str]
+) -> dict[str, Quantization]:
+    """Cover each family's sources, and 0: what carriers make of them lies between."""
+    family = quantization_families(graph)
+    logits = {family[op.input] for op in graph.ops if isinstance(op, Softmax)}
+    covered: dict[str, Range] = {}
+    for name in _sources(graph):
+        smallest, largest = covered.get(family[name], ranges[name])
+        covered[family[name]] = min(smallest, ranges[name][0]), max(largest, ranges[name][1])
+
+    def covering(first: str, found: Range) -> Quantization:
+        if first in wide:
+            return centred_quantization(*found)
+        return quantization_of_range(*found, SMALLEST_SOFTMAX_SPAN if first in logits else SMALLEST_SPAN)
+
+    chosen = {first: covering(first, found) for first, found in covered.items()}
+    chosen |= {family[op.output]: SOFTMAX_OUTPUT for op in graph.ops if isinstance(op, Softmax)}
+    return {name: chosen[first] for name, first in family.items()}
+
+
+def _sources(graph: Graph) -> Iterable[str]:
+    """Return the activations whose range sets a quantisation: neither carried on nor fixed by a softmax."""
+    return (*graph.inputs, *(op.output for op in graph.ops if not isinstance(op, Carrier | Softmax)))
 
 
 def quantization_of_range(smallest: float, largest: float, smallest_span: float = SMALLEST_SPAN) -> Quantization:

@@ -8,26 +8,32 @@ from nettrim_runtime.ops import (
     Activation,
     ActivationFunction,
     Add,
-    AveragePool2d,
-    MaxPool2d,
+    Carrier,
+    Concat,
     Op,
     Requantize,
-    Reshape,
     Softmax,
     op_inputs,
 )
 
-HANDED_ON = MaxPool2d | AveragePool2d | Activation | Reshape  # operators whose output has their input's quantisation
+
+def quantization_families(graph: Graph) -> dict[str, str]:
+    """Return for each activation one that stands for all that share its quantisation."""
+    family = {name: name for name in (*graph.inputs, *(op.output for op in graph.ops))}
+    for op in graph.ops:
+        if isinstance(op, Carrier):
+            joined = {family[name] for name in (*op_inputs(op), op.output)}
+            first = family[op_inputs(op)[0]]
+            family = {name: first if own in joined else own for name, own in family.items()}
+    return family
 
 
 def quantization_classes(graph: Graph) -> tuple[frozenset[str], ...]:
-    """Return the activations in sets that share one quantisation each, in the order of their first tensors."""
-    classes: dict[str, frozenset[str]] = {name: frozenset({name}) for name in graph.inputs}
-    for op in graph.ops:
-        joined = classes[op.input] if isinstance(op, HANDED_ON) else frozenset()
-        for name in (*joined, op.output):
-            classes[name] = joined | {op.output}
-    return tuple(dict.fromkeys(classes.values()))
+    """Return `quantization_families` as sets, in the order of their first tensors."""
+    family = quantization_families(graph)
+    return tuple(
+        frozenset(name for name, own in family.items() if own == first) for first in dict.fromkeys(family.values())
+    )
 
 
 def widenable(graph: Graph) -> tuple[frozenset[str], ...]:
@@ -125,6 +131,8 @@ def _copy(graph: Graph, name: str, base: str) -> Tensor:
 def _reading(op: Op, name: str, other: str) -> Op:
     if name == other:
         return op
+    if isinstance(op, Concat):
+        return replace(op, inputs=tuple(other if own == name else own for own in op.inputs))
     if isinstance(op, Add):
         return replace(
             op, first=other if op.first == name else op.first, second=other if op.second == name else op.second

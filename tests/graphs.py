@@ -15,6 +15,7 @@ from nettrim_runtime.ops import (
     ActivationFunction,
     Add,
     AveragePool2d,
+    Concat,
     Conv2d,
     Dense,
     MaxPool2d,
@@ -86,6 +87,10 @@ class GraphBuilder:
         name = f"add{len(self.ops)}"
         return self._append(Add(name, self.output, other, f"{name}.out", activation=activation))
 
+    def concat(self, *others: str) -> str:
+        name = f"concat{len(self.ops)}"
+        return self._append(Concat(name, (self.output, *others), f"{name}.out"))
+
     def activation(self, function: ActivationFunction) -> str:
         name = f"activation{len(self.ops)}"
         return self._append(Activation(name, self.output, f"{name}.out", function))
@@ -131,7 +136,7 @@ def random_mlp(rng: np.random.Generator, density: float = 1.0) -> Graph:
 
 
 def random_cnn(rng: np.random.Generator, density: float = 1.0) -> Graph:
-    """Return a small residual network on 10 x 8 x 3 images that uses every operator."""
+    """Return a small residual network on 10 x 8 x 3 images that uses every operator but Concat."""
     builder = GraphBuilder(rng, (10, 8, 3))
     builder.conv(8, (3, 3), RELU, density, padding=Padding(1, 1, 1, 1))
     shortcut = builder.max_pool()
@@ -146,6 +151,25 @@ def random_cnn(rng: np.random.Generator, density: float = 1.0) -> Graph:
     builder.dense(5, NONE, density)
     builder.softmax()
     return builder.build("cnn")
+
+
+def random_branches(rng: np.random.Generator, density: float = 1.0) -> Graph:
+    """Return two branches on 4 x 4 x 3 images that are joined, and their flat image joined with a layer on it."""
+    builder = GraphBuilder(rng, (4, 4, 3))
+    first = builder.conv(5, (3, 3), RELU, density, padding=Padding(1, 1, 1, 1))
+    builder.output = "input"
+    second = builder.conv(4, (1, 1), NONE, density)
+    builder.output = first
+    builder.concat(second)
+    builder.conv(6, (1, 1), RELU, density)
+    builder.max_pool()
+    flat = builder.flatten()
+    hidden = builder.dense(4, RELU, density)
+    builder.output = flat
+    builder.concat(hidden)
+    builder.dense(5, NONE, density)
+    builder.softmax()
+    return builder.build("branches")
 
 
 def random_inputs(graph: Graph, rng: np.random.Generator, n_samples: int) -> Array:

@@ -9,12 +9,24 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 
-from nettrim_exporters.c_steps import CStep, c_steps
+from nettrim_exporters.c_context import CStep
+from nettrim_exporters.c_steps import c_steps
 from nettrim_exporters.c_values import CArray, c_float, c_identifier
 from nettrim_exporters.memory_plan import MemoryPlan, Place, plan_memory
 from nettrim_runtime.errors import DataError, GraphError, UnsupportedOperatorError
 from nettrim_runtime.graph import Graph, layer_macs
-from nettrim_runtime.ops import Activation, Add, AveragePool2d, Conv2d, Dense, MaxPool2d, Requantize, Reshape, Softmax
+from nettrim_runtime.ops import (
+    Activation,
+    Add,
+    AveragePool2d,
+    Concat,
+    Conv2d,
+    Dense,
+    MaxPool2d,
+    Requantize,
+    Reshape,
+    Softmax,
+)
 from nettrim_runtime.softmax import LARGEST_DEPTH
 
 Array = npt.NDArray[Any]
@@ -125,7 +137,7 @@ def check_c(graph: Graph) -> None:
                 _check_pool(op)
             case Softmax():
                 _check_softmax(op, graph.tensors[op.input].shape[-1])
-            case Dense() | Conv2d() | Add() | Activation() | Reshape() | Requantize():
+            case Dense() | Conv2d() | Add() | Concat() | Activation() | Reshape() | Requantize():
                 pass
             case _:
                 assert_never(op)

@@ -23,6 +23,7 @@ from nettrim_runtime.ops import (
     ActivationFunction,
     Add,
     AveragePool2d,
+    Concat,
     Conv2d,
     Dense,
     MaxPool2d,
@@ -44,6 +45,7 @@ TYPES = ("float32", "int8", "int16")
 VERSIONS = {
     Code.ADD: (1, 2, 4),
     Code.AVERAGE_POOL_2D: (1, 2, 3),
+    Code.CONCATENATION: (1, 2, 3),
     Code.CONV_2D: (1, 3, 4),
     Code.DEPTHWISE_CONV_2D: (1, 3, 5),
     Code.FULLY_CONNECTED: (1, 4, 7),
@@ -142,7 +144,7 @@ def check_tflite(graph: Graph) -> None:
                         f"an output of scale {found.scale[0]} and zero point {found.zero_point}, "
                         f"but TFLite's int8 softmax has scale 1/256 and zero point -128",
                     )
-            case Dense() | Conv2d() | MaxPool2d() | Add() | Reshape() | Requantize():
+            case Dense() | Conv2d() | MaxPool2d() | Add() | Concat() | Reshape() | Requantize():
                 pass
             case _:
                 assert_never(op)
@@ -177,6 +179,10 @@ class _Lowering:
                     != "int16",  # else in general
                 }
                 self._operator(op, Code.ADD, inputs, schema.BuiltinOptions.ADD, options)
+            case Concat():
+                parts = tuple(self.activations[name] for name in op.inputs)
+                axis: Fields = {schema.ConcatenationOptions.AXIS: len(self.graph.tensors[op.output].shape)}
+                self._operator(op, Code.CONCATENATION, parts, schema.BuiltinOptions.CONCATENATION, axis)
             case Activation():
                 self._operator(op, STAND_ALONE[op.activation], (self.activations[op.input],))
             case Reshape():

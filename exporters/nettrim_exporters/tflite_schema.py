@@ -23,6 +23,7 @@ class TensorType(enum.IntEnum):  # schema.fbs: enum TensorType
 class BuiltinOperator(enum.IntEnum):  # schema.fbs: enum BuiltinOperator
     ADD = 0
     AVERAGE_POOL_2D = 1
+    CONCATENATION = 2
     CONV_2D = 3
     DEPTHWISE_CONV_2D = 4
     FULLY_CONNECTED = 9
@@ -124,6 +125,7 @@ class BuiltinOptions(enum.IntEnum):  # schema.fbs: union BuiltinOptions
     POOL_2D = 5
     FULLY_CONNECTED = 8
     SOFTMAX = 9
+    CONCATENATION = 10
     ADD = 11
     RESHAPE = 17
     PAD = 22
@@ -163,6 +165,10 @@ class FullyConnectedOptions:  # schema.fbs: table FullyConnectedOptions
 
 class SoftmaxOptions:  # schema.fbs: table SoftmaxOptions
     BETA = Field(0, FieldType.FLOAT32)
+
+
+class ConcatenationOptions:  # schema.fbs: table ConcatenationOptions
+    AXIS = Field(0, FieldType.INT32)
 
 
 class AddOptions:  # schema.fbs: table AddOptions

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from nettrim.importers.imported_model import ImportedModel
+from nettrim.importers.onnx_concat import convert_concat
 from nettrim.importers.onnx_constants import FOLDABLE, all_constant, fold_node, read_initializers, shape_placeholder
 from nettrim.importers.onnx_conversion import Conversion, is_straight
 from nettrim.importers.onnx_elementwise import convert_add, convert_clip, convert_relu, convert_softmax
@@ -42,6 +43,7 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "AveragePool": convert_average_pool,
     "BatchNormalization": convert_batch_normalization,
     "Clip": convert_clip,
+    "Concat": convert_concat,
     "Conv": convert_conv,
     "Dropout": convert_dropout,
     "Flatten": convert_flatten,

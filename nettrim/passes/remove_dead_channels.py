@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from nettrim_runtime.engine import prepare
 from nettrim_runtime.graph import Array, Graph, Quantization, Tensor
@@ -12,6 +15,7 @@ from nettrim_runtime.ops import (
     Activation,
     Add,
     AveragePool2d,
+    Concat,
     Conv2d,
     Dense,
     Layer,
@@ -26,9 +30,9 @@ from nettrim_runtime.ops import (
 def remove_dead_channels(graph: Graph) -> Graph:
     """Return a float or quantised graph without channels that are constant, folded into the biases behind, or not read.
 
-    Channels go through additions, poolings, clamps, depthwise convolutions and flattening, where all that share them
-    can spare them. A constant other than zero stays where a padded convolution reads it. One channel stays at least.
-    The outputs of a quantised graph keep every bit.
+    Channels go through additions, concatenations, poolings, clamps, depthwise convolutions and flattening, where all
+    that share them can spare them. A constant other than zero stays where a padded convolution reads it. One channel
+    stays at least. The outputs of a quantised graph keep every bit.
     """
     while True:
         smaller = _remove_once(graph)
@@ -39,41 +43,38 @@ def remove_dead_channels(graph: Graph) -> Graph:
 
 @dataclass(frozen=True, eq=False)
 class _Channels:
-    """What is known of each activation's channels.
+    """What is known of each activation's channels, the entries of its last axis.
 
     Attributes
     ----------
-    family : dict
-        Tensor -> the first tensor that it shares its channels with.
-    counts : dict
-        First tensor of a family -> number of channels.
+    numbers : dict
+        Tensor -> (n_channels,) int: channels of equal number, in whatever tensors, stay or go together.
     constant : dict
         Tensor -> (n_channels,) bool: the same for every sample and pixel.
     offsets : dict
         Tensor -> (n_channels,) value above the zero point, of those that are constant.
     """
 
-    family: dict[str, str]
-    counts: dict[str, int]
+    numbers: dict[str, Array]
     constant: dict[str, Array]
     offsets: dict[str, Array]
 
 
 def _remove_once(graph: Graph) -> Graph:
     channels = _study(graph)
-    needed = {first: np.zeros(count, bool) for first, count in channels.counts.items()}
+    needed = np.zeros(1 + max(numbers.max() for numbers in channels.numbers.values()), bool)
     for name in (*graph.inputs, *graph.outputs):
-        needed[channels.family[name]][:] = True
+        needed[channels.numbers[name]] = True
     for op in graph.ops:
         for name in op_inputs(op):
-            needed[channels.family[name]] |= _needs(graph, op, name, channels)
+            needed[channels.numbers[name][_needs(graph, op, name, channels)]] = True
         if not _is_shared(graph, op) and not _is_free(op):
-            needed[channels.family[op.output]][:] = True
-    for mask in needed.values():
-        mask[0] |= not mask.any()
-    if all(mask.all() for mask in needed.values()):
+            needed[channels.numbers[op.output]] = True
+    for numbers in channels.numbers.values():
+        needed[numbers[0]] |= not needed[numbers].any()
+    if needed.all():
         return graph
-    return _shrink(graph, channels, needed)
+    return _shrink(graph, channels, {name: needed[numbers] for name, numbers in channels.numbers.items()})
 
 
 def _is_free(op: Op) -> bool:
@@ -82,42 +83,52 @@ def _is_free(op: Op) -> bool:
 
 
 def _is_shared(graph: Graph, op: Op) -> bool:
-    """Whether channel c of the output comes from channel c of each input alone."""
+    """Whether each channel of the output comes from one channel of each input, or of one input, alone."""
     if isinstance(op, Conv2d):
         channels = graph.tensors[op.input].shape[-1]
         return op.groups == channels == graph.tensors[op.output].shape[-1] and op.groups > 1
     if isinstance(op, Reshape):
         before, after = graph.tensors[op.input].shape, graph.tensors[op.output].shape
         return after[-1] == before[-1] or len(after) == 1
-    return isinstance(op, MaxPool2d | AveragePool2d | Activation | Add | Requantize)
+    return isinstance(op, MaxPool2d | AveragePool2d | Activation | Add | Concat | Requantize)
 
 
 def _study(graph: Graph) -> _Channels:
-    family: dict[str, str] = {}
-    counts: dict[str, int] = {}
-    for name in graph.inputs:
-        family[name], counts[name] = name, graph.tensors[name].shape[-1]
-    for op in graph.ops:
-        firsts = {family[name] for name in op_inputs(op)}
-        if not _is_shared(graph, op):
-            family[op.output], counts[op.output] = op.output, graph.tensors[op.output].shape[-1]
-            continue
-        first = min(firsts)
-        family = {name: first if own in firsts else own for name, own in family.items()} | {op.output: first}
-        counts = {name: count for name, count in counts.items() if name == first or name not in firsts}
     program = prepare(graph, 1)
     entry = graph.tensors[graph.inputs[0]]
     program.run(np.zeros((1, *entry.shape), entry.dtype))
+    numbers = _number(graph)
     offsets = {
-        name: program.buffers[name].reshape(-1, counts[family[name]])[0].astype(np.float64) - _zero(graph, name)
-        for name in family
+        name: program.buffers[name].reshape(-1, len(own))[0].astype(np.float64) - _zero(graph, name)
+        for name, own in numbers.items()
     }
-    channels = _Channels(family, counts, {}, offsets)
+    channels = _Channels(numbers, {}, offsets)
     for name in graph.inputs:
-        channels.constant[name] = np.zeros(counts[family[name]], bool)
+        channels.constant[name] = np.zeros(len(numbers[name]), bool)
     for op in graph.ops:
         channels.constant[op.output] = _is_constant(graph, op, channels)
     return channels
+
+
+def _number(graph: Graph) -> dict[str, Array]:
+    """Return `_Channels.numbers`: channels that shared operators link, as an addition does, have one number."""
+    names = (*graph.inputs, *(op.output for op in graph.ops))
+    ends = np.cumsum([graph.tensors[name].shape[-1] for name in names])
+    own = dict(zip(names, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
+    pairs = [np.empty((2, 0), int)]
+    for op in filter(partial(_is_shared, graph), graph.ops):
+        pairs += [np.stack((own[op.output], part)) for part in _passed(graph, op, own)]
+    rows, columns = np.concatenate(pairs, axis=1)
+    _, numbers = connected_components(csr_array((np.ones(rows.size), (rows, columns)), (ends[-1], ends[-1])))
+    return {name: numbers[channels] for name, channels in own.items()}
+
+
+def _passed(graph: Graph, op: Op, by_channel: Mapping[str, Array]) -> list[Array]:
+    """Return what each input gives every channel of a shared operator's output, (n_channels,) each."""
+    parts = [by_channel[name] for name in op_inputs(op)]
+    if isinstance(op, Concat):
+        return [np.concatenate(parts)]
+    return [np.tile(part, graph.tensors[op.output].shape[-1] // len(part)) for part in parts]
 
 
 def _zero(graph: Graph, name: str) -> int:
@@ -130,12 +141,12 @@ def _is_constant(graph: Graph, op: Op, channels: _Channels) -> Array:
         moving: Array = np.any(_by_channel(graph, op, channels) & ~_foldable(op, channels), axis=1)
         return ~moving
     if not _is_shared(graph, op):
-        return np.zeros(channels.counts[channels.family[op.output]], bool)
+        return np.zeros(len(channels.numbers[op.output]), bool)
     if isinstance(op, Conv2d):
         weight = graph.tensors[op.weight].values()
         filtered: Array = _foldable(op, channels) | np.all(weight == 0, axis=(1, 2, 3))
         return filtered
-    together: Array = np.logical_and.reduce([channels.constant[name] for name in op_inputs(op)])
+    together: Array = np.logical_and.reduce(_passed(graph, op, channels.constant))
     return together
 
 
@@ -150,14 +161,13 @@ def _foldable(op: Layer, channels: _Channels) -> Array:
 def _by_channel(graph: Graph, op: Layer, channels: _Channels) -> Array:
     """Return (n_outputs, n_channels) bool: where a layer has weights on an input channel."""
     weight = graph.tensors[op.weight].values()
-    count = channels.counts[channels.family[op.input]]
-    reads: Array = (weight.reshape(len(weight), -1, count) != 0).any(axis=1)
+    reads: Array = (weight.reshape(len(weight), -1, len(channels.numbers[op.input])) != 0).any(axis=1)
     return reads
 
 
 def _needs(graph: Graph, op: Op, name: str, channels: _Channels) -> Array:
     """Return (n_channels,) bool: what an operator cannot do without, apart from what it hands on."""
-    count = channels.counts[channels.family[name]]
+    count = len(channels.numbers[name])
     if _is_shared(graph, op):
         return np.zeros(count, bool)
     if isinstance(op, Dense | Conv2d) and _is_free(op):
@@ -168,11 +178,8 @@ def _needs(graph: Graph, op: Op, name: str, channels: _Channels) -> Array:
 
 def _shrink(graph: Graph, channels: _Channels, needed: Mapping[str, Array]) -> Graph:
     tensors = dict(graph.tensors)
-    for name, first in channels.family.items():
-        kept = needed[first]
-        shape = graph.tensors[name].shape
-        repeats = shape[-1] // len(kept)
-        tensors[name] = replace(tensors[name], shape=(*shape[:-1], repeats * int(kept.sum())))
+    for name, kept in needed.items():
+        tensors[name] = replace(tensors[name], shape=(*tensors[name].shape[:-1], int(kept.sum())))
     for op in graph.layers:
         weight, bias = _shrink_layer(graph, op, channels, needed)
         tensors |= {weight.name: weight, bias.name: bias}
@@ -186,7 +193,7 @@ def _with_groups(op: Op, tensors: Mapping[str, Tensor]) -> Op:
 
 
 def _shrink_layer(graph: Graph, op: Layer, channels: _Channels, needed: Mapping[str, Array]) -> tuple[Tensor, Tensor]:
-    rows, columns = needed[channels.family[op.output]], needed[channels.family[op.input]]
+    rows, columns = needed[op.output], needed[op.input]
     weight, bias = graph.tensors[op.weight], graph.tensors[op.bias]
     values, offset = weight.values(), bias.values()
     if _is_free(op):

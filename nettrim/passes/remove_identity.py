@@ -12,6 +12,7 @@ from nettrim_runtime.ops import (
     ActivationFunction,
     Add,
     AveragePool2d,
+    Concat,
     Conv2d,
     Dense,
     MaxPool2d,
@@ -68,7 +69,7 @@ def _same_as_output(graph: Graph, op: Op) -> str | None:
             return op.input if single_pixel and keeps_shape else None
         case Activation():
             return op.input if op.activation is ActivationFunction.NONE else None
-        case Dense() | Conv2d() | Add() | Softmax() | Requantize():
+        case Dense() | Conv2d() | Add() | Concat() | Softmax() | Requantize():
             return None
         case _:
             assert_never(op)

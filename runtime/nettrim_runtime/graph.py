@@ -14,6 +14,8 @@ from nettrim_runtime.ops import (
     Activation,
     Add,
     AveragePool2d,
+    Carrier,
+    Concat,
     Conv2d,
     Dense,
     Layer,
@@ -189,6 +191,8 @@ def infer_shape(op: Op, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
         case Add():
             _require(tensors[op.first].shape == tensors[op.second].shape, op, "its two inputs differ in shape")
             return tensors[op.first].shape
+        case Concat():
+            return _joined_shape(op, tensors)
         case Activation() | Softmax() | Requantize():
             return tensors[op.input].shape
         case Reshape():
@@ -211,6 +215,13 @@ def _conv_shape(op: Conv2d, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
     _require(n_outputs % op.groups == 0, op, f"{n_outputs} outputs for {op.groups} groups")
     kernel_size = (kernel_height, kernel_width)
     return (*_windows(op, tensors[op.input], kernel_size, op.dilation), n_outputs)
+
+
+def _joined_shape(op: Concat, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
+    shapes = [tensors[name].shape for name in op.inputs]
+    _require(len(shapes) >= 2 and all(shapes), op, f"inputs of shapes {shapes}, expected two or more with channels")
+    _require(len({shape[:-1] for shape in shapes}) == 1, op, f"inputs of shapes {shapes} differ beside their channels")
+    return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
 
 
 def _windows(
@@ -301,6 +312,7 @@ def _check_types(graph: Graph, op: Op) -> None:
             _require(scale.shape == (tensors[op.weight].shape[0],), op, f"weight scale has shape {scale.shape}")
     if isinstance(op, Softmax):
         _require(expected != "int16", op, "its input is int16, expected int8 or float32")
-    if quantized and isinstance(op, MaxPool2d | AveragePool2d | Activation | Reshape):
-        same = graph.quantization(op.input).same_as(graph.quantization(op.output))
-        _require(same, op, "input and output must share one quantization")
+    if quantized and isinstance(op, Carrier):
+        output = graph.quantization(op.output)
+        same = all(graph.quantization(name).same_as(output) for name in op_inputs(op))
+        _require(same, op, "inputs and output must share one quantization")

@@ -6,6 +6,7 @@ from typing import Any, assert_never
 import numpy as np
 import numpy.typing as npt
 
+from nettrim_runtime.concat import concat_step
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.linear import Step, conv_step, dense_step, padded_buffer
 from nettrim_runtime.ops import (
@@ -13,6 +14,7 @@ from nettrim_runtime.ops import (
     ActivationFunction,
     Add,
     AveragePool2d,
+    Concat,
     Conv2d,
     Dense,
     Layer,
@@ -46,6 +48,8 @@ def float_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
             return _average_step(op, source, output)
         case Add():
             return _add_step(op, source, buffers[op.second], output)
+        case Concat():
+            return concat_step([buffers[name] for name in op.inputs], output)
         case Activation():
             return _clamp_step(op.activation, source, output)
         case Softmax():

@@ -7,6 +7,7 @@ from typing import Any, assert_never
 import numpy as np
 import numpy.typing as npt
 
+from nettrim_runtime.concat import concat_step
 from nettrim_runtime.csr import CsrMatrix
 from nettrim_runtime.fixed_point import (
     Rounding,
@@ -24,6 +25,7 @@ from nettrim_runtime.ops import (
     Activation,
     Add,
     AveragePool2d,
+    Concat,
     Conv2d,
     Dense,
     Layer,
@@ -65,6 +67,8 @@ def int8_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
             return _average_step(op, source, output)
         case Add():
             return _add_step(graph, op, buffers)
+        case Concat():
+            return concat_step([buffers[name] for name in op.inputs], output)
         case Activation():
             lower, upper = activation_range(graph.quantization(op.output), op.activation, output.dtype.name)
             return _clamp_step(source, lower, upper, output)

@@ -155,6 +155,8 @@ def _read_value(fields: Mapping[str, Any], name: str, kind: Any) -> Any:
         return _text(fields, name)
     if kind is int:
         return _integer(value, name)
+    if kind == tuple[str, ...]:
+        return tuple(_texts(fields, name))
     if kind is ActivationFunction:
         return ActivationFunction(value)
     return kind(*(_integer(item, name) for item in _list(fields, name)))  # Size2d or Padding

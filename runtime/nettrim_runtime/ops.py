@@ -114,6 +114,15 @@ class Add:
 
 
 @dataclass(frozen=True)
+class Concat:
+    """The channels of two or more inputs side by side: joined along the last axis, all other sizes equal."""
+
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True)
 class Activation:
     """A clamp that stands alone, because its input is also used elsewhere."""
 
@@ -150,11 +159,12 @@ class Requantize:
     output: str
 
 
-Op = Dense | Conv2d | MaxPool2d | AveragePool2d | Add | Activation | Reshape | Softmax | Requantize
+Op = Dense | Conv2d | MaxPool2d | AveragePool2d | Add | Concat | Activation | Reshape | Softmax | Requantize
 Layer = Dense | Conv2d  # the operators that have weights
+Carrier = MaxPool2d | AveragePool2d | Concat | Activation | Reshape  # in int8, all they touch has one quantisation
 
 OPERATORS: tuple[type[Op], ...] = (
-    *(Dense, Conv2d, MaxPool2d, AveragePool2d, Add, Activation, Reshape, Softmax),
+    *(Dense, Conv2d, MaxPool2d, AveragePool2d, Add, Concat, Activation, Reshape, Softmax),
     Requantize,
 )
 
@@ -163,6 +173,8 @@ def op_inputs(op: Op) -> tuple[str, ...]:
     """Return the names of the activations an operator reads; its constants are not among them."""
     if isinstance(op, Add):
         return (op.first, op.second)
+    if isinstance(op, Concat):
+        return op.inputs
     return (op.input,)
 
 

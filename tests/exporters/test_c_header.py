@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from nettrim_exporters.c_header import c_model_facts, check_c, render_c_header, render_c_kernels
-from nettrim_exporters.c_steps import INT32_MAX
+from nettrim_exporters.c_layers import INT32_MAX
 from nettrim_exporters.c_values import CArray, c_float, c_identifier
 from nettrim_runtime.csr import csr_from_dense
 from nettrim_runtime.engine import run_graph
@@ -20,7 +20,18 @@ from nettrim_runtime.errors import DataError, GraphError, UnsupportedOperatorErr
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import Padding, Size2d
 from tests.c_model import C99, CXX, compile_c, require_tool, run_c, write_sources
-from tests.graphs import NONE, RELU, RELU6, GraphBuilder, quantized, random_cnn, random_inputs, random_mlp, widened
+from tests.graphs import (
+    NONE,
+    RELU,
+    RELU6,
+    GraphBuilder,
+    quantized,
+    random_branches,
+    random_cnn,
+    random_inputs,
+    random_mlp,
+    widened,
+)
 
 Array = npt.NDArray[Any]
 Build = Callable[[GraphBuilder], object]
@@ -54,6 +65,9 @@ BUILDERS: dict[str, tuple[tuple[int, ...], Build, float]] = {
     "global_pool": (IMAGE, lambda b: b.average_pool((9, 7)), 1.0),
     "add": (IMAGE, lambda b: (b.conv(4, (1, 1)), b.add("input", RELU)), 1.0),
     "add_to_itself": (IMAGE, lambda b: b.add("input"), 1.0),
+    "concat": (IMAGE, lambda b: (b.conv(5, (1, 1), RELU), b.concat("input")), 1.0),
+    "concat_of_three": ((37,), lambda b: (b.dense(3), b.concat("input", "input"), b.dense(6)), 1.0),
+    "concat_of_one_twice": (IMAGE, lambda b: (b.concat("input"), b.max_pool()), 1.0),
     "activation": (IMAGE, lambda b: b.activation(RELU6), 1.0),
     "reshape": (IMAGE, lambda b: b.flatten(), 1.0),
     "reshape_inside": (IMAGE, lambda b: (b.flatten(), b.dense(12), b.reshape(2, 3, 2), b.max_pool(1, 1)), 1.0),
@@ -124,6 +138,10 @@ def all_cases() -> dict[str, Case]:
         graphs[f"cnn_{i}"] = quantized(random_cnn(rng), rng)
         graphs[f"cnn_{i}_csr"] = sparse(quantized(random_cnn(rng, 0.3), rng))
         graphs[f"mixed_{i}"] = widened(random_cnn(rng), rng, share=0.5)
+    graphs["branches"] = quantized(random_branches(rng), rng)
+    graphs["branches_csr"] = sparse(quantized(random_branches(rng, 0.3), rng))
+    graphs["branches_mixed"] = widened(random_branches(rng), rng, share=0.6)
+    graphs["branches_int16"] = widened(random_branches(rng), rng)
     return {name: case(name, graph, rng) for name, graph in graphs.items()}
 
 

@@ -13,7 +13,7 @@ from tests.graphs import RELU, GraphBuilder, random_cnn
 
 # (size, first, length): buffers of 1 to 200 bytes, alive for 1 to 6 operators
 BLOCKS = st.lists(st.tuples(st.integers(1, 200), st.integers(0, 12), st.integers(0, 5)), max_size=14)
-LAYERS = st.lists(st.sampled_from(["conv", "padded", "pool", "add", "reshape", "activation"]), max_size=9)
+LAYERS = st.lists(st.sampled_from(["conv", "padded", "pool", "add", "concat", "reshape", "activation"]), max_size=9)
 
 
 def arena_buffers(blocks: list[tuple[int, int, int]]) -> list[Buffer]:
@@ -24,7 +24,7 @@ def arena_buffers(blocks: list[tuple[int, int, int]]) -> list[Buffer]:
 
 
 def random_graph(layers: list[str], seed: int) -> Graph:
-    """Return a network of these layers on 6 x 6 x 4 images; additions reach back to any earlier image."""
+    """Return a network of these layers on 6 x 6 x 4 images; additions and concatenations reach back to any of them."""
     rng = np.random.default_rng(seed)
     builder = GraphBuilder(rng, (6, 6, 4))
     images = ["input"]
@@ -39,6 +39,9 @@ def random_graph(layers: list[str], seed: int) -> Graph:
                 builder.max_pool(1, 1)
             case "add":
                 builder.add(str(rng.choice(images)))
+            case "concat":
+                builder.concat(str(rng.choice(images)))
+                builder.conv(4, (1, 1))
             case "reshape":
                 builder.reshape(*shape)
             case "activation":

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from ai_edge_litert import schema_py_generated as published
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from graphs import GraphBuilder, quantized, random_cnn, random_inputs, random_mlp, widened
+from graphs import GraphBuilder, quantized, random_branches, random_cnn, random_inputs, random_mlp, widened
 
 from nettrim_exporters.tflite import check_tflite, render_tflite
 from nettrim_runtime.csr import csr_from_dense
@@ -82,6 +82,10 @@ ON_IMAGES: dict[str, Build] = {
     "global average pool": lambda net: net.average_pool(IMAGE[:2]),
     "addition": lambda net: (net.conv(4, (1, 1)), net.add("input")),
     "addition with relu": lambda net: (net.conv(4, (1, 1)), net.add("input", RELU)),
+    "concatenation": lambda net: (net.conv(5, (1, 1)), net.concat("input")),
+    "concatenation of three": lambda net: (net.conv(3, (1, 1)), net.concat("input", "input")),
+    "concatenation behind a pool": lambda net: (net.conv(2, (1, 1), RELU), net.max_pool(1, 1), net.concat("input")),
+    "average of a concatenation": lambda net: (net.conv(2, (1, 1)), net.concat("input"), net.average_pool((2, 2), 2)),
     "relu": lambda net: net.activation(RELU),
     "relu6": lambda net: net.activation(RELU6),
     "relu from -1 to 1": lambda net: net.activation(RELU_N1_TO_1),
@@ -95,6 +99,8 @@ ON_VECTORS: dict[str, Build] = {
     "pruned dense": lambda net: net.dense(40, RELU, density=0.05),
     "fully pruned dense": lambda net: net.dense(7, density=0.0),
     "softmax": lambda net: net.softmax(),
+    "concatenation of vectors": lambda net: (net.dense(7), net.concat("input")),
+    "concatenation of softmaxes": lambda net: (net.softmax(), net.concat(net.output)),
 }
 SINGLE = [pytest.param(operators, IMAGE, id=name) for name, operators in ON_IMAGES.items()] + [
     pytest.param(operators, (30,), id=name) for name, operators in ON_VECTORS.items()
@@ -152,7 +158,7 @@ def test_float_file_gives_the_results_of_the_engine(operators: Build, shape: tup
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("make", [random_mlp, random_cnn])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches])
 def test_random_networks_give_the_bits_of_the_engine(make: Callable[..., Graph], seed: int) -> None:
     rng = np.random.default_rng(seed)
     graph = quantized(make(rng, density=rng.uniform(0.1, 1.0)), rng)
@@ -161,7 +167,7 @@ def test_random_networks_give_the_bits_of_the_engine(make: Callable[..., Graph],
 
 
 @pytest.mark.parametrize("value", [-128, 127])
-@pytest.mark.parametrize("make", [random_mlp, random_cnn])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches])
 def test_extreme_inputs_give_the_bits_of_the_engine(make: Callable[..., Graph], value: int) -> None:
     rng = np.random.default_rng(4)
     graph = quantized(make(rng), rng)
@@ -263,6 +269,15 @@ def test_operators_have_the_lowest_version_that_holds_int8() -> None:
     assert operator_codes(render_tflite(graph)) == expected
 
 
+@pytest.mark.parametrize("shape", [IMAGE, (30,)])
+def test_a_concatenation_is_written_along_the_last_axis(shape: tuple[int, ...]) -> None:
+    graph = quantized(build(lambda net: net.concat("input"), shape=shape), np.random.default_rng(0))
+    content = render_tflite(graph)
+    (operator,) = read_back(content).subgraphs[0].operators
+    assert operator_codes(content) == [(published.BuiltinOperator.CONCATENATION, 2)]
+    assert (operator.builtinOptions.axis, operator.builtinOptions.fusedActivationFunction) == (len(shape), 0)
+
+
 def test_padding_that_tflite_names_needs_no_operator_of_its_own() -> None:
     graph = build(lambda net: (net.conv(4, stride=Size2d(2, 2), padding=SAME), net.max_pool(3, 2, Padding(1, 1, 0, 1))))
     operator = published.BuiltinOperator
@@ -305,6 +320,6 @@ def test_softmax_of_another_output_scale_is_refused() -> None:
         render_tflite(graph.with_tensors([changed]))
 
 
-@pytest.mark.parametrize("make", [random_mlp, random_cnn])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches])
 def test_ordinary_networks_pass_the_check(make: Callable[..., Graph]) -> None:
     check_tflite(make(np.random.default_rng(0)))

@@ -48,6 +48,15 @@ def test_pooling_beside_another_reader_is_not_followed(rng: np.random.Generator)
     assert _found(graph, 0) == plain_target(graph.layers[0])
 
 
+def test_a_layer_that_a_concatenation_reads_holds_its_own_output(rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (4, 4, 2))
+    builder.conv(2, (1, 1))
+    builder.concat("input")
+    builder.activation(RELU)
+    graph = builder.build()
+    assert _found(graph, 0) == plain_target(graph.layers[0])
+
+
 def test_the_sum_with_a_shortcut_is_followed_through_clamp_and_pooling(rng: np.random.Generator) -> None:
     builder = GraphBuilder(rng, (8, 8, 2))
     shortcut = builder.conv(2, (3, 3), RELU, padding=SAME)

@@ -72,6 +72,16 @@ def test_identity_of_a_shared_tensor_is_left_out() -> None:
     assert_same_outputs(before, remove_identity(before))
 
 
+def test_identity_of_a_tensor_that_is_joined_is_left_out() -> None:
+    net = image_net()
+    shared = net.output
+    net.max_pool(1, 1)
+    net.concat(shared, net.output)
+    before = net.build()
+    assert kinds(remove_identity(before)) == ["Conv2d", "Concat"]
+    assert_same_outputs(before, remove_identity(before))
+
+
 def test_identity_between_input_and_output_stays() -> None:
     net = GraphBuilder(np.random.default_rng(7), (4, 4, 3))
     net.max_pool(1, 1)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from nettrim.propagation import Propagation, logits_tensor, propagate
 from nettrim_runtime.engine import prepare
 from nettrim_runtime.graph import Array, Graph
-from tests.graphs import GraphBuilder, quantized, random_cnn, random_inputs, random_mlp, widened
+from tests.graphs import GraphBuilder, quantized, random_branches, random_cnn, random_inputs, random_mlp, widened
 
 few_examples = settings(max_examples=10, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
-kinds = st.sampled_from([random_mlp, random_cnn])
+kinds = st.sampled_from([random_mlp, random_cnn, random_branches])
 changes = st.sampled_from([0.0, 0.01, 0.3])
 
 
@@ -119,6 +119,15 @@ def test_a_branch_added_to_itself_counts_twice(rng: np.random.Generator) -> None
     graph = builder.build()
     (found,) = propagate(graph, altered(graph, rng, 0.1), [random_inputs(graph, rng, 8)])
     np.testing.assert_allclose(found.deviation, 2 * found.bounds[graph.layers[0].name], rtol=1e-6)
+
+
+def test_a_branch_joined_with_itself_counts_twice_in_squares(rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (6,))
+    hidden = builder.dense(6)
+    builder.concat(hidden)
+    graph = builder.build()
+    (found,) = propagate(graph, altered(graph, rng, 0.1), [random_inputs(graph, rng, 8)])
+    np.testing.assert_allclose(found.deviation, np.sqrt(2) * found.bounds[graph.layers[0].name], rtol=1e-6)
 
 
 def test_each_set_of_samples_has_its_own_bounds(rng: np.random.Generator) -> None:

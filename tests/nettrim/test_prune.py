@@ -12,7 +12,7 @@ from nettrim_runtime.engine import prepare, run_graph
 from nettrim_runtime.errors import DataError
 from nettrim_runtime.graph import Array, Graph
 from nettrim_runtime.ops import Conv2d, Padding, Size2d
-from tests.graphs import NONE, RELU, GraphBuilder, random_cnn, random_inputs, random_mlp
+from tests.graphs import NONE, RELU, GraphBuilder, random_branches, random_cnn, random_inputs, random_mlp
 
 SAME = Padding(1, 1, 1, 1)
 
@@ -60,7 +60,7 @@ def _tensor(graph: Graph, samples: Array, tensor: str) -> Array:
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-@pytest.mark.parametrize("make", [random_cnn, _grouped_net])
+@pytest.mark.parametrize("make", [random_cnn, random_branches, _grouped_net])
 def test_a_network_pruned_to_a_sparsity_has_exactly_that(make: type, mode: Mode, rng: np.random.Generator) -> None:
     graph = make(rng)
     settings = PruneSettings(sparsity=0.4, mode=mode)

@@ -12,10 +12,12 @@ from nettrim_exporters.tflite import render_tflite
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.graph import Array, Graph
 from nettrim_runtime.ops import Conv2d
-from tests.graphs import quantized, random_cnn, random_inputs, random_mlp, widened
+from tests.graphs import GraphBuilder, quantized, random_branches, random_cnn, random_inputs, random_mlp, widened
+
+NETWORKS = st.sampled_from([random_mlp, random_cnn, random_branches])
 
 
-@given(st.sampled_from([random_mlp, random_cnn]), st.integers(0, 10**6), st.floats(0.02, 0.6), st.booleans())
+@given(NETWORKS, st.integers(0, 10**6), st.floats(0.02, 0.6), st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_quantised_outputs_keep_every_bit(make: object, seed: int, density: float, in_columns: bool) -> None:
     rng = np.random.default_rng(seed)
@@ -27,7 +29,7 @@ def test_quantised_outputs_keep_every_bit(make: object, seed: int, density: floa
     assert _weights(smaller) <= _weights(int8)
 
 
-@given(st.sampled_from([random_mlp, random_cnn]), st.integers(0, 10**6))
+@given(NETWORKS, st.integers(0, 10**6))
 @settings(max_examples=20, deadline=None)
 def test_float_outputs_stay(make: object, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -88,7 +90,52 @@ def test_a_constant_stays_where_a_padded_convolution_reads_it() -> None:
     assert np.allclose(run_graph(smaller, x), run_graph(altered, x), atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [random_mlp, random_cnn])
+def test_a_dead_channel_and_an_unread_one_go_through_a_concatenation() -> None:
+    rng = np.random.default_rng(6)
+    graph = random_branches(rng)
+    first, second, pointwise, *_ = graph.layers
+    values = _copies(graph, first.weight, pointwise.weight)
+    values[first.weight][2] = 0  # says nothing: its constant is folded behind the concatenation
+    values[pointwise.weight][..., 5 + 1] = 0  # reads nothing of the second branch's channel 1
+    altered = _with(graph, values)
+    smaller = remove_dead_channels(altered)
+    assert [smaller.tensors[layer.weight].shape[0] for layer in (first, second)] == [4, 3]
+    assert smaller.tensors[pointwise.weight].shape == (6, 1, 1, 7)
+    x = random_inputs(altered, rng, 4)
+    assert np.allclose(run_graph(smaller, x), run_graph(altered, x), atol=1e-5)
+
+
+def test_a_channel_of_a_flattened_image_goes_from_a_concatenation_of_features() -> None:
+    rng = np.random.default_rng(7)
+    graph = random_branches(rng)
+    pointwise, hidden, last = graph.layers[2:]
+    values = _copies(graph, hidden.weight, last.weight)
+    for weight in values.values():
+        weight[:, [1, 7, 13, 19]] = 0  # channel 1 at all four pixels
+    values[last.weight][:, 24 + 3] = 0  # neuron 3 of the dense layer beside the image
+    smaller = remove_dead_channels(_with(graph, values))
+    assert smaller.tensors[pointwise.weight].shape[0] == 5
+    assert smaller.tensors[hidden.weight].shape[0] == 3
+    assert smaller.tensors[last.weight].shape == (5, 4 * 5 + 3)
+
+
+def test_a_channel_that_is_read_behind_a_concatenation_stays_in_the_sum_it_is_part_of() -> None:
+    builder = GraphBuilder(np.random.default_rng(8), (6,))
+    branch = builder.dense(4)
+    builder.output = "input"
+    total = builder.dense(4)
+    builder.add(branch)
+    builder.concat(total)
+    builder.dense(3)
+    graph = builder.build()
+    last = graph.layers[-1]
+    weight = graph.tensors[last.weight].values().copy()
+    weight[:, [0, 1]], weight[:, [4, 6]] = 0, 0  # of the sum channels 0 and 1, of its summand 0 and 2
+    smaller = remove_dead_channels(_with(graph, {last.weight: weight}))
+    assert [smaller.tensors[layer.weight].shape[0] for layer in smaller.layers] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches])
 def test_a_network_of_zeros_keeps_one_channel_and_can_be_written(make: object) -> None:
     rng = np.random.default_rng(4)
     graph = make(rng)  # type: ignore[operator]

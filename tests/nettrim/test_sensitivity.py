@@ -12,6 +12,7 @@ from nettrim_runtime.ops import (
     ActivationFunction,
     Add,
     AveragePool2d,
+    Concat,
     Conv2d,
     Dense,
     MaxPool2d,
@@ -44,7 +45,7 @@ def test_dense_network_has_the_derivatives_of_its_weights() -> None:
     assert np.allclose(found[model.layers[2].output], 1.0)
 
 
-def test_convolutions_pools_and_sums_have_the_derivatives_of_finite_differences() -> None:
+def test_convolutions_pools_sums_and_concatenations_have_the_derivatives_of_finite_differences() -> None:
     rng = np.random.default_rng(1)
     graph = _branching_network(rng)
     samples = rng.standard_normal((64, 7, 6, 4)).astype(np.float32)
@@ -74,7 +75,8 @@ def _branching_network(rng: np.random.Generator) -> Graph:
         Conv2d("a", "input", "wa", "ba", "xa", padding=Padding(1, 1, 0, 1), groups=2, activation=RELU),
         Conv2d("b", "input", "wb", "bb", "xb", padding=Padding(1, 1, 0, 1), groups=4),
         Add("sum", "xa", "xb", "xs", activation=RELU),
-        MaxPool2d("max", "xs", "xm", PAIR, Size2d(1, 2), Padding(1, 0, 0, 0)),
+        Concat("join", ("xs", "xa", "input"), "xj"),
+        MaxPool2d("max", "xj", "xm", PAIR, Size2d(1, 2), Padding(1, 0, 0, 0)),
         AveragePool2d("mean", "xm", "xv", PAIR, PAIR, Padding(0, 1, 1, 0)),
         Reshape("flat", "xv", "xf"),
         Dense("out", "xf", "wo", "bo", "logits"),
@@ -107,8 +109,9 @@ def _by_torch(graph: Graph, samples: np.ndarray) -> np.ndarray:
 
     def logits(x: torch.Tensor) -> torch.Tensor:
         image = x.permute(0, 3, 1, 2)
-        total = torch.relu(torch.relu(convolve(image, "wa", "ba", 2)) + convolve(image, "wb", "bb", 4))
-        padded = torch.nn.functional.pad(total, (0, 0, 1, 0), value=-torch.inf)
+        first = torch.relu(convolve(image, "wa", "ba", 2))
+        total = torch.relu(first + convolve(image, "wb", "bb", 4))
+        padded = torch.nn.functional.pad(torch.cat((total, first, image), dim=1), (0, 0, 1, 0), value=-torch.inf)
         pooled = torch.nn.functional.max_pool2d(padded, 2, (1, 2))
         ones = torch.nn.functional.pad(torch.ones_like(pooled), (1, 0, 0, 1))
         sums = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(pooled, (1, 0, 0, 1)), 2)

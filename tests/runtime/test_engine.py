@@ -1,6 +1,7 @@
 """Kernels against naive loops written from the operators' definitions."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -24,7 +25,7 @@ from nettrim_runtime.graph import Graph
 from nettrim_runtime.linear import csr_dense_step, dense_step
 from nettrim_runtime.ops import Conv2d, Padding, Size2d
 from nettrim_runtime.softmax import softmax_exponentials
-from tests.graphs import RELU, GraphBuilder, quantized, random_cnn, random_inputs, random_mlp
+from tests.graphs import RELU, GraphBuilder, quantized, random_branches, random_cnn, random_inputs, random_mlp
 
 Array = npt.NDArray[Any]
 
@@ -71,7 +72,7 @@ def test_a_convolution_equals_the_naive_sum(options: dict[str, Any], rng: np.ran
     np.testing.assert_allclose(run_graph(graph, samples), expected, atol=1e-5)  # float32 sums of 36 terms
 
 
-@pytest.mark.parametrize("make", [random_mlp, random_cnn])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches])
 def test_a_quantised_graph_stays_close_to_its_float_graph(make: Any, rng: np.random.Generator) -> None:
     graph = make(rng)
     integer = quantized(graph, rng)
@@ -82,7 +83,7 @@ def test_a_quantised_graph_stays_close_to_its_float_graph(make: Any, rng: np.ran
     assert error < 0.02  # random samples outside the 32 that set the ranges saturate now and then
 
 
-@pytest.mark.parametrize("make", [random_mlp, random_cnn])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches])
 def test_results_do_not_depend_on_the_batch_size(make: Any, rng: np.random.Generator) -> None:
     graph = quantized(make(rng), rng)
     samples = random_inputs(graph, rng, 13)
@@ -164,6 +165,43 @@ def test_a_graph_that_breaks_an_invariant_is_refused_when_built(rng: np.random.G
         Graph(graph.name, graph.inputs, graph.outputs, graph.ops[:-1], graph.tensors)
     with pytest.raises(GraphError, match="no earlier operator writes"):
         Graph(graph.name, graph.inputs, graph.outputs, graph.ops[::-1], graph.tensors)
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 2, 4)])
+def test_a_concatenation_puts_channels_side_by_side(shape: tuple[int, ...], rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, shape)
+    clamped = builder.activation(RELU)
+    builder.output = "input"
+    builder.concat(clamped, "input")
+    for graph in (builder.build(), quantized(builder.build(), rng)):
+        samples = random_inputs(graph, rng, 3)
+        zero = graph.quantization("input").zero_point if graph.is_quantized else 0
+        expected = np.concatenate([samples, np.maximum(samples, zero), samples], axis=-1)
+        np.testing.assert_array_equal(run_graph(graph, samples), expected)
+
+
+def test_a_concatenation_of_images_of_two_sizes_is_refused(rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (4, 4, 3))
+    builder.max_pool()
+    with pytest.raises(GraphError, match=r"\(2, 2, 3\), \(4, 4, 3\).* differ beside their channels"):
+        builder.concat("input")
+
+
+def test_a_concatenation_of_one_input_is_refused(rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (4,))
+    with pytest.raises(GraphError, match="expected two or more"):
+        builder.concat()
+
+
+def test_a_concatenation_of_two_quantisations_is_refused(rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (4,))
+    hidden = builder.dense(3)
+    builder.concat("input")
+    graph = quantized(builder.build(), rng)
+    found = graph.quantization(hidden)
+    other = replace(graph.tensors[hidden], quantization=replace(found, zero_point=found.zero_point + 1))
+    with pytest.raises(GraphError, match="Concat 'concat1': inputs and output must share one quantization"):
+        graph.with_tensors([other])
 
 
 def test_fully_pruned_rows_give_their_bias(rng: np.random.Generator) -> None:

@@ -529,6 +529,14 @@ static inline void nt_add(const nt_addition *add, int32_t size, const int8_t *fi
     }
 }
 
+/* One input of a concatenation, pixel by pixel into its place among the width channels of the output. */
+static inline void nt_concat(int32_t n_pixels, int32_t channels, int32_t width, const int8_t *in, int8_t *out)
+{
+    for (int32_t i = 0; i < n_pixels; ++i) {
+        memcpy(out + i * width, in + i * channels, (size_t)channels);
+    }
+}
+
 static inline void nt_activation(int32_t size, int32_t lower, int32_t upper, const int8_t *in, int8_t *out)
 {
     for (int32_t i = 0; i < size; ++i) {
@@ -745,6 +753,13 @@ static inline void nt_add16(const nt_addition *add, int32_t size, const int16_t 
         const int32_t sum = nt_multiply_rounding_twice(wide_first, add->first_multiplier, add->first_shift) +
                             nt_multiply_rounding_twice(wide_second, add->second_multiplier, add->second_shift);
         out[i] = nt_clamp16(nt_multiply_rounding_twice(sum, add->multiplier, add->shift), add->lower, add->upper);
+    }
+}
+
+static inline void nt_concat16(int32_t n_pixels, int32_t channels, int32_t width, const int16_t *in, int16_t *out)
+{
+    for (int32_t i = 0; i < n_pixels; ++i) {
+        memcpy(out + i * width, in + i * channels, (size_t)channels * sizeof *in);
     }
 }
 

@@ -1,0 +1,69 @@
+"""The ONNX node that joins activations: Concat along their channels."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nettrim.importers.onnx_conversion import Conversion, Value, is_straight, straight_positions
+from nettrim.importers.onnx_node import Node, refuse
+from nettrim_runtime.ops import Concat
+
+Array = npt.NDArray[Any]
+
+
+def convert_concat(node: Node, conversion: Conversion) -> None:
+    """Concat of two or more activations along the axis whose values lie side by side in the graph: the channels."""
+    values = [conversion.value(node, index) for index in range(len(node.inputs))]
+    axis = _axis(node, values)
+    if len(values) == 1:
+        conversion.put_view(node, values[0], values[0].positions)
+    elif all(value.is_flat for value in values) and axis == len(values[0].shape) - 1:
+        _join_features(node, conversion, values)
+    else:
+        _join_channels(node, conversion, values, axis)
+
+
+def _axis(node: Node, values: list[Value]) -> int:
+    """Return the axis to join along, not counting the batch."""
+    ranks = {len(value.shape) for value in values}
+    rank = max(ranks)
+    axis = node.integer("axis", 1)
+    axis += rank + 1 if axis < 0 else 0
+    if len(ranks) > 1 or not 1 <= axis <= rank:
+        shapes = [("batch", *value.shape) for value in values]
+        refuse(node, f"axis {axis} of {shapes}, expected an axis after the batch, which all inputs have")
+    others = {(*value.shape[: axis - 1], *value.shape[axis:]) for value in values}
+    if len(others) > 1:
+        refuse(node, f"inputs of shapes {[value.shape for value in values]}, expected equal ones but for axis {axis}")
+    return axis - 1
+
+
+def _join_features(node: Node, conversion: Conversion, values: list[Value]) -> None:
+    """Join flat activations, in whatever order their features lie."""
+    tensors, positions, first = [], [], 0
+    for value in values:
+        tensor, order = conversion.flat(node, value)
+        tensors.append(tensor)
+        positions.append(first + order)
+        first += order.size
+    shape = (*values[0].shape[:-1], first)
+    conversion.put(node, _add(node, conversion, tensors), np.concatenate(positions).reshape(shape))
+
+
+def _join_channels(node: Node, conversion: Conversion, values: list[Value], axis: int) -> None:
+    """Join along an axis that is the last one of each tensor."""
+    tensors = []
+    for value in values:
+        channels_last = np.moveaxis(value.positions, axis, -1)
+        if not is_straight(channels_last):
+            refuse(node, f"axis {axis + 1} of {('batch', *value.shape)}, expected the channels (axis 1 of an image)")
+        tensors.append(conversion.builder.reshape(value.tensor, channels_last.shape))
+    output = _add(node, conversion, tensors)
+    positions = straight_positions(conversion.builder.tensors[output].shape)
+    conversion.put(node, output, np.moveaxis(positions, -1, axis))
+
+
+def _add(node: Node, conversion: Conversion, tensors: list[str]) -> str:
+    builder = conversion.builder
+    return builder.add(Concat(builder.op_name(node.name), tuple(tensors), builder.tensor_name(node.outputs[0])))
