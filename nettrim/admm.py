@@ -8,6 +8,7 @@ from threadpoolctl import threadpool_limits
 from nettrim.admm_loop import AdmmSettings, AdmmState, run_loop
 from nettrim.admm_rows import Rows
 from nettrim.backend import Backend, find_backend
+from nettrim.bounded_fit import least_distances_in_bounds
 from nettrim.duality import certified_gaps
 from nettrim.layer_problem import LayerProblem, constraint_violation, gram_matrix, in_ball, neuron_distances
 from nettrim.layer_solution import LayerSolution, SolverStatus, evaluate
@@ -15,6 +16,7 @@ from nettrim.refit import RefitSettings, fit_on_support
 from nettrim_runtime.graph import Array
 
 DISTANCE_SCALE, HARD_SCALE = 0.4, 0.27  # times ||A||_F / sqrt(n_inputs): measured on LeNet-300-100
+BOUNDED_MARGIN = 1e-3  # of the least distance within bounds, which an iteration finds from above
 INFEASIBLE_SHARE = 1e-4  # of ||Y||_F that the least distance must exceed epsilon by: above float32 noise
 
 
@@ -205,17 +207,25 @@ def _prepare(problem: LayerProblem, settings: AdmmSettings) -> PreparedLayer:
 
 
 def _is_infeasible(problem: LayerProblem) -> bool:
-    """Whether even all weights together cannot come within epsilon of the box. Asked only without convergence."""
+    """Whether even all weights, within their bounds, cannot come within epsilon of the box.
+
+    Asked only without convergence.
+    """
     weights = problem.distance_weights
     # The fit makes the plain distance least; the weighted one is at least the smallest weight times that.
     plain, smallest = replace(problem, distance_weights=None), 1.0 if weights is None else weights.min(axis=1)
 
-    def out_of_reach(W: Array, bias: Array) -> bool:
-        distances = smallest * neuron_distances(plain, W, bias)
+    def is_too_far(distances: Array) -> bool:
         least = np.linalg.norm(distances) if problem.is_joint else distances
         return bool(np.any(least > problem.epsilon + INFEASIBLE_SHARE * problem.target_norm))
 
-    if not out_of_reach(problem.W, problem.bias):
+    def out_of_reach(W: Array, bias: Array) -> bool:
+        return is_too_far(smallest * neuron_distances(plain, W, bias))
+
+    if problem.structure.contains(problem.W) and not out_of_reach(problem.W, problem.bias):
         return False
+    if problem.structure.is_bounded:
+        least = smallest * least_distances_in_bounds(plain)
+        return is_too_far(least * (1 - BOUNDED_MARGIN))
     settings = RefitSettings(ridge=0.0, prior=0.0)
     return out_of_reach(*fit_on_support(plain, problem.W, problem.bias, problem.live_weights, settings))

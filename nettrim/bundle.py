@@ -88,7 +88,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelFileError(f"{path}: not readable JSON ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("schema_version") != MANIFEST_VERSION:
-        raise ModelFileError(f"{path}: expected schema_version {MANIFEST_VERSION}; deploy the model again")
+        found = manifest.get("schema_version") if isinstance(manifest, dict) else type(manifest).__name__
+        raise ModelFileError(
+            f"{path}: schema_version is {found!r}, expected {MANIFEST_VERSION}; deploy the model again"
+        )
     tool, files = manifest.get("tool"), manifest.get("files")
     if not isinstance(tool, dict) or tool.get("name") != "nettrim" or not isinstance(manifest.get("board"), str):
         raise ModelFileError(f"{path}: not a manifest that nettrim wrote")

@@ -21,6 +21,7 @@ from nettrim.bundle import MEASUREMENTS, check_output, new_bundle, read_manifest
 from nettrim.deploy import Deployment, DeployOptions, Int16, build, read_inputs
 from nettrim.deployment_files import write_deployment
 from nettrim.deployment_warnings import missed_drop
+from nettrim.entry import INTERRUPTED
 from nettrim.errors import BudgetMissedError, InvalidBenchmarkError, UsageError
 from nettrim.layer_problem import Constraint
 from nettrim.layer_search import SearchSettings
@@ -31,7 +32,6 @@ from nettrim.structure_names import NOfM, parse_structure
 from nettrim_boards.board import BoardError, list_boards, load_board
 from nettrim_runtime.errors import NettrimError
 
-INTERRUPTED = 130
 PIPE_WIDTH = 200  # columns; the layer table needs about 150
 
 deploy_app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 SPARSITY_EXCESS = 0.01  # above what was asked for, that a user should know of
 LARGE_GAP = 0.1  # of the l1 objective, above which a bound says little
 LOW_AGREEMENT = 0.99  # below it the result carries a warning
+BLAMELESS = 0.5  # of the deployed network's disagreement: a pruned one that has less is not what it comes from
+LESS = "ask for less --sparsity or a smaller --relative-epsilon, or give more calibration samples"
+COARSE = (
+    "the pruned network before quantisation does not: int8 is too coarse for its input or activations; scale inputs of "
+    "different sizes alike (--mean, --std), or try --int16 all"
+)
 LARGE_OUTPUT_ERROR = 0.1  # as above, where the outputs are no classes
 
 
@@ -45,7 +51,7 @@ def _overfit_warnings(deployment: "Deployment") -> tuple[str, ...]:
 
 
 def _agreement_warnings(agreement: Agreement) -> tuple[str, ...]:
-    advice = "ask for less --sparsity or a smaller --relative-epsilon, or give more calibration samples"
+    advice = COARSE if _int8_is_to_blame(agreement) else LESS
     if agreement.deployed is None:
         error = agreement.relative_output_error
         warning = f"the deployed network's outputs lie {error:.1%} of their norm from the original's; {advice}"
@@ -57,15 +63,23 @@ def _agreement_warnings(agreement: Agreement) -> tuple[str, ...]:
     return (warning,) if agreement.deployed < LOW_AGREEMENT else ()
 
 
+def _int8_is_to_blame(agreement: Agreement) -> bool:
+    """Whether the pruned network answers as the original does, and only its quantised version does not."""
+    if agreement.deployed is None or agreement.pruned is None:
+        return False
+    return 1 - agreement.pruned < BLAMELESS * (1 - agreement.deployed)
+
+
 def missed_drop(deployment: "Deployment") -> str | None:
     """Return a sentence when the deployed network loses more than the goal allows on samples held out."""
     allowed, found = deployment.inputs.max_drop, deployment.drop
     if allowed is None or found <= allowed:
         return None
     best = deployment.inputs.prune.sparsity or 0.0
+    advice = "allow a larger --max-drop, or give more calibration samples"
     return (
         f"the deployed network loses {found:.2%} on held-out samples, {allowed:.2%} were allowed: sparsity {best:.1%} "
-        "is the best of those tried; allow a larger --max-drop, or give more calibration samples"
+        f"is the best of those tried; {COARSE if _int8_is_to_blame(deployment.agreement) else advice}"
     )
 
 
@@ -76,9 +90,9 @@ def _drop_warnings(deployment: "Deployment") -> tuple[str, ...]:
 
 def _sparsity_warnings(deployment: "Deployment") -> tuple[str, ...]:
     asked = deployment.inputs.prune.sparsity
-    tensors = deployment.networks.pruned.tensors
-    weights = [tensors[layer.weight] for layer in deployment.networks.pruned.layers]
-    reached = 1 - sum(weight.nnz for weight in weights) / sum(weight.size for weight in weights)
+    shipped, whole = deployment.shipped, deployment.networks.pruned
+    kept = sum(shipped.tensors[layer.weight].nnz for layer in shipped.layers)
+    reached = 1 - kept / sum(whole.tensors[layer.weight].size for layer in whole.layers)
     if asked is None or reached - asked < SPARSITY_EXCESS:
         return ()
     return (f"{reached:.1%} of the weights are gone, {asked:.1%} were asked: the others never matter on these samples",)

@@ -11,6 +11,7 @@ from nettrim_runtime.graph import Array
 SCALE_SWEEPS = 60  # of the fixed point in `best_bounds`; every iterate is valid
 BLOCK_ENTRIES = 65_536  # of one array, worked on at a time
 LARGEST = np.finfo(np.float32).max
+SMALLEST_GAUGE = 1e-100  # of a dual point that is zero, and worth nothing at any scale
 LARGEST_SCALE, SEARCH_STEPS = 1e6, 60  # of the scale beyond which bounded weights make the dual point cost
 
 
@@ -79,7 +80,7 @@ def finite_sums(
     slope = value - epsilon * norms
     end = np.asarray(structure.gauge(correlation), np.float64)
     with np.errstate(divide="ignore"):
-        start, limit = 1.0 / np.maximum(gauge, np.finfo(np.float64).tiny), np.where(end > 0, 1.0 / end, np.inf)
+        start, limit = 1.0 / np.maximum(gauge, SMALLEST_GAUGE), np.where(end > 0, 1.0 / end, np.inf)
 
     def worth(t: Array) -> Array:
         return t * slope - np.asarray(structure.conjugate(correlation * t), np.float64)
@@ -109,7 +110,8 @@ def certified_gaps(problem: LayerProblem, W: Array, reached: Violation, dual: Ar
     dual : Array
         (n_outputs, n_samples), minus the multiplier of Z = W'X + bias, up to a positive factor per neuron.
     """
-    return relative_gaps(problem, problem.structure.value(W.astype(np.float64)), dual_bounds(problem, dual, reached))
+    widened = replace(problem, structure=problem.structure.widened(W))
+    return relative_gaps(problem, problem.structure.value(W.astype(np.float64)), dual_bounds(widened, dual, reached))
 
 
 def relative_gaps(problem: LayerProblem, upper: Array, lower: Array) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 
 from nettrim.errors import DoesNotFitError
 from nettrim.goal_search import Found, Trial
-from nettrim.prune import PruneSettings, measure_budget, prune
+from nettrim.prune import KEPT_DENSE, PrunedLayer, PruneResult, PruneSettings, measure_budget, prune
 from nettrim_runtime.graph import Array, Graph
 
 STEPS = 1024  # sparsities that are told apart
@@ -46,7 +46,8 @@ def prune_to_fit(
         When not even one weight in `STEPS` would fit.
     """
     if size(graph) <= flash_bytes:
-        return Found(prune(graph, samples, replace(settings, sparsity=0.0), rng, say), 0.0, is_within=True, trials=())
+        layers = tuple(PrunedLayer(layer.name, KEPT_DENSE, None, response=layer.output) for layer in graph.layers)
+        return Found(PruneResult(graph, layers), 0.0, is_within=True, trials=())
     budget = measure_budget(graph, samples, settings, rng, say)
     seed, trials, target = int(rng.integers(1 << 31)), list[Trial](), float(flash_bytes)
     for _ in range(MAX_TRIALS):

@@ -95,7 +95,7 @@ def prune_to_drop(
     if all(one.trial.drop > aim for one in tried):
         attempt(1.0)
     within = [one for one in tried if one.trial.drop <= aim]
-    best = max(within, key=_sparsity) if within else min(tried, key=lambda one: one.trial.drop)
+    best = max(within, key=_sparsity) if within else min(tried, key=lambda one: (one.trial.drop, one.trial.sparsity))
     trials = tuple(one.trial for one in tried)
     return Found(best.result, best.trial.sparsity, best.trial.drop <= max_drop, trials, best.wide)
 

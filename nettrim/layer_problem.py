@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from numbers import Real
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -180,10 +181,16 @@ def build_problem(
     structure : Structure
         What is penalised.
     """
-    X, W, bias = (np.ascontiguousarray(array, dtype=np.float32) for array in (X, W, bias))
+    X, W, bias = (_own_floats(name, array) for name, array in (("X", X), ("W", W), ("bias", bias)))
     _check_layer(X, W, bias)
-    if relative_epsilon < 0:
-        raise DataError(f"layer problem: relative_epsilon is {relative_epsilon}, expected a share of 0 or more")
+    if not isinstance(activation, Activation):
+        raise DataError(
+            f"layer problem: activation is {activation!r}, expected one of nettrim.activations, as RELU or IDENTITY"
+        )
+    if not (np.ndim(relative_epsilon) == 0 and isinstance(relative_epsilon, Real) and 0 <= relative_epsilon < np.inf):
+        raise DataError(f"layer problem: relative_epsilon is {relative_epsilon!r}, expected a share of 0 or more")
+    if ball not in get_args(Ball):
+        raise DataError(f"layer problem: ball is {ball!r}, expected one of {', '.join(get_args(Ball))}")
     by_group = X if X.ndim == GROUPED else X[np.newaxis]
     Z = np.matmul(W.T.reshape(len(by_group), -1, len(W)), by_group).reshape(len(bias), -1) + bias[:, np.newaxis]
     z0 = Z if target is None else np.asarray(target, np.float32)
@@ -290,6 +297,14 @@ def _excess_blocks(problem: LayerProblem, W: Array, bias: Array) -> Iterator[tup
         yield excess if weights is None else excess * weights[:, block], block
 
 
+def _own_floats(name: str, array: Array) -> Array:
+    """Return an argument as float32 in one piece."""
+    found = np.asarray(array)
+    if found.dtype.kind not in "biuf":
+        raise DataError(f"layer problem: {name} holds {found.dtype}, expected real numbers")
+    return np.ascontiguousarray(found, dtype=np.float32)
+
+
 def _check_layer(X: Array, W: Array, bias: Array) -> None:
     """Refuse inputs, weights and biases that do not belong together."""
     for name, array, shapes in (("X", X, (2, GROUPED)), ("W", W, (2,)), ("bias", bias, (1,))):
@@ -313,6 +328,19 @@ def _check_layer(X: Array, W: Array, bias: Array) -> None:
 
 
 def _check(problem: LayerProblem) -> None:
+    for name in ("X", "W", "bias", "target", "lower", "upper"):
+        if not isinstance(getattr(problem, name), np.ndarray):
+            found = type(getattr(problem, name)).__name__
+            raise DataError(f"layer problem: {name} is of type {found}, expected a NumPy array; build_problem converts")
+    if problem.constraint not in get_args(Constraint):
+        raise DataError(
+            f"layer problem: constraint is {problem.constraint!r}, expected one of {', '.join(get_args(Constraint))}"
+        )
+    if not isinstance(problem.structure, Structure):
+        raise DataError(
+            f"layer problem: structure is {problem.structure!r}, expected one of nettrim.structure, as L1Norm() or "
+            "Groups(block_shape=(1, 4)); n:m patterns are solved by nettrim.structured_search.solve_n_of_m"
+        )
     _check_layer(problem.X, problem.W, problem.bias)
     n_outputs, n_samples = problem.W.shape[1], problem.n_samples
     expected = {

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from nettrim.layer_problem import LayerProblem, distance, share
 from nettrim.layer_solution import LayerSolution, SolverStatus, evaluate
 from nettrim.refit import RefitSettings
 from nettrim.structured_search import refit_within, support_of
+from nettrim_runtime.errors import DataError
 from nettrim_runtime.graph import Array
 
 FIRST_RELATIVE_EPSILON = 0.1
@@ -103,6 +105,8 @@ def solve_to_nnz(
         ``epsilon``, ``status`` and ``relative_gap`` are those of the last screen, before the selection.
     """
     settings = settings or SearchSettings()
+    if not isinstance(nnz, Integral) or nnz < 0:
+        raise DataError(f"solve_to_nnz: nnz is {nnz!r}, expected a number of weights, 0 or more")
     problem = problem.with_epsilon(0.0)
     layer = prepare(problem, settings.admm)
     state = initial_state(layer, settings.admm)
@@ -133,7 +137,9 @@ def solve_to_epsilon(problem: LayerProblem, settings: SearchSettings | None = No
     Returns
     -------
     LayerSolution
-        SOLVED only if the distance keeps epsilon. When the solver cannot reach that, the original weights
+        SOLVED only if the distance keeps epsilon; in the hard form the refit minimises the distance to the whole
+        box, so that a one-sided entry may exceed its bound by what `primal_residual` says. When the solver cannot
+        reach that, the original weights
         come back if they do, with the status that says why.
     """
     settings = settings or SearchSettings()

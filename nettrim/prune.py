@@ -28,7 +28,7 @@ from nettrim_runtime.ops import Layer
 ALLOCATION_ROWS = 2500  # columns a layer for the table that shares a sparsity among the layers
 LEAST_IMPORTANCE = 1e-6  # of a layer's largest: of outputs that nothing reads
 SENSITIVITY_SAMPLES = 512  # for the means of squared derivatives
-KEPT_DENSE = "kept dense"  # the status of depthwise convolutions, which have few weights
+KEPT_DENSE = "kept dense"  # the status of depthwise convolutions, which have few weights, and of what fits as it is
 ALREADY_SPARSE = "already sparse"  # of layers that only move values: nothing to gain, none of their weights counts
 DEFAULT_BUDGET_BYTES = 2 << 30
 FRONTIER_SHARE, RUN_SHARE = 0.25, 0.25  # of the memory budget; the solver has what the frontier leaves

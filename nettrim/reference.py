@@ -16,7 +16,7 @@ from nettrim_runtime.graph import Array
 
 Constraints = Callable[[Any, Any], Sequence[Any]]  # (U, bias), CVXPY expressions -> CVXPY constraints
 
-ZERO_SHARE = 1e-5  # of a neuron's largest weight: what general solvers leave of a zero
+ZERO_SHARE = 1e-5  # of a neuron's largest contribution: what general solvers leave of a zero
 STATUSES = {
     "optimal": SolverStatus.SOLVED,
     "optimal_inaccurate": SolverStatus.MAX_ITERATIONS,
@@ -163,7 +163,7 @@ def run_program(problem: LayerProblem, program: CvxpyProgram, solver: str, **sol
         status = SolverStatus.NUMERICAL_ERROR
     if status in {SolverStatus.INFEASIBLE, SolverStatus.NUMERICAL_ERROR}:
         return evaluate(problem, problem.W, problem.bias, status)
-    W, bias = _with_zeros(program.U.value, problem.W), np.asarray(program.bias.value)
+    W, bias = _with_zeros(problem, program.U.value), np.asarray(program.bias.value)
     if not (np.all(np.isfinite(W)) and np.all(np.isfinite(bias))):
         return evaluate(problem, problem.W, problem.bias, SolverStatus.NUMERICAL_ERROR)
     gaps = None
@@ -315,10 +315,12 @@ def _rms(values: Array) -> float:
     return float(np.sqrt(np.sum(np.square(values, dtype=np.float64)) / count)) if count else 1.0
 
 
-def _with_zeros(W: Array, original: Array) -> Array:
-    largest = np.max(np.abs(W), axis=0, initial=0.0)
+def _with_zeros(problem: LayerProblem, W: Array) -> Array:
+    """Return W with zeros for what hardly moves its neuron, weights counted times the size of their inputs."""
+    size, original = np.abs(W) * problem.input_rms, np.abs(problem.W) * problem.input_rms
+    largest = np.max(size, axis=0, initial=0.0)
     smallest = ZERO_SHARE * np.maximum(largest, ZERO_SHARE * _rms(original))  # neurons without any weight
-    return np.where(np.abs(W) > smallest, W, 0.0)
+    return np.where(size > smallest, W, 0.0)
 
 
 def _dual(problem: LayerProblem, program: CvxpyProgram, W: Array, bias: Array) -> Array:

@@ -262,7 +262,7 @@ def _agreement_line(agreement: dict[str, Any]) -> str:
         f"agreement with the original on {agreement['samples']} held-out samples: {agreement['deployed']:.2%} "
         f"(at least {agreement['deployed_lower']:.2%} with 95 % confidence)"
     )
-    if not agreement["kept_by_proof"]:
+    if agreement["kept_by_proof"] is None:
         return line
     proven = f"{agreement['kept_by_proof']} of {agreement['proof_samples']}"
     return f"{line}\nclass kept by proof on {proven} held-out samples (the pruned network, before int8)"

@@ -99,6 +99,13 @@ class Structure(ABC):
                 W = move(W, _like(bound, W))
         return W
 
+    def widened(self, W: Array) -> "Structure":
+        """Return the structure with bounds as wide as W, (n_inputs, n_outputs), needs."""
+        if self.contains(W):
+            return self
+        lower, upper = np.minimum(W, self.lower), np.maximum(W, self.upper)
+        return replace(self, lower=lower.astype(np.float32), upper=upper.astype(np.float32))
+
     def contains(self, W: Tensor) -> bool:
         """Whether all weights lie within their bounds."""
         return bool(array_namespace(W).all(self.project(W) == W))
@@ -278,6 +285,14 @@ class Groups(Structure):
     def spread(self, blocks: Tensor, shape: tuple[int, ...]) -> Tensor:
         inputs, outputs = self._blocks(shape)
         return super().spread(outputs.spread(inputs.spread(blocks).T).T, shape)
+
+    def widened(self, W: Array) -> "Groups":
+        # Bounds other than 0 have no closed form here: a side that W leaves is open.
+        return replace(
+            self,
+            lower=self.lower if np.all(self.lower <= W) else -np.inf,
+            upper=self.upper if np.all(self.upper >= W) else np.inf,
+        )
 
     def restrict(self, inputs: Array | None, outputs: Array | slice | None) -> "Groups":
         if isinstance(outputs, np.ndarray) and self.unit_outputs > 1:

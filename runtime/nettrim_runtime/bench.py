@@ -56,8 +56,15 @@ class BenchSettings:
     max_spread: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.windows < 1 or not self.window_seconds > 0.0 or self.warm_up_runs < 0 or not self.max_spread > 0.0:
-            raise DataError(f"{self}, expected at least one window, positive seconds and spread, no negative warm-up")
+        if self.windows < 1:
+            raise DataError(f"{self.windows} windows of measurement, expected at least one")
+        if not self.window_seconds > 0.0:
+            raise DataError(f"windows of {self.window_seconds:g} seconds, expected a positive length")
+        if self.warm_up_runs < 0 or not self.max_spread > 0.0:
+            raise DataError(
+                f"{self.warm_up_runs} runs of warm-up and a spread of {self.max_spread:g}, expected 0 runs or "
+                "more and a positive spread"
+            )
 
 
 @dataclass(frozen=True)

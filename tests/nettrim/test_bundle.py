@@ -118,7 +118,11 @@ def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, r"no manifest\.json"), ("{", "not readable JSON"), (json.dumps({"schema_version": 9}), "schema_version 1")],
+    [
+        (None, r"no manifest\.json"),
+        ("{", "not readable JSON"),
+        (json.dumps({"schema_version": 9}), "schema_version is 9, expected 1"),
+    ],
 )
 def test_a_folder_that_nettrim_did_not_write_is_refused(text: str | None, message: str, tmp_path: Path) -> None:
     if text is not None:

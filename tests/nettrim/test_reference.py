@@ -14,6 +14,7 @@ from nettrim.layer_problem import Ball, Constraint, LayerProblem, build_problem,
 from nettrim.layer_solution import SolverStatus
 from nettrim.reference import build_program, one_neuron, run_program, solve_with_cvxpy
 from nettrim_runtime.errors import DataError
+from tests.nettrim.layer_problems import random_problem
 
 CONSTRAINTS: tuple[Constraint, ...] = ("distance", "hard")
 BALLS: tuple[Ball, ...] = ("joint", "neuron")
@@ -143,3 +144,12 @@ def test_example_keeps_its_own_constraint() -> None:
     weights, largest_sum, *_ = rows["pruned, balanced"]
     assert int(weights) < int(rows["original"][0]) / 2
     assert float(largest_sum) < 1e-3  # float32 weights of about one
+
+
+def test_weights_of_small_inputs_are_no_dust() -> None:
+    problem = random_problem(2)
+    sizes = np.logspace(-3, 3, len(problem.X))[:, np.newaxis]
+    scaled = build_problem(problem.X * sizes, problem.W / sizes, problem.bias, RELU, relative_epsilon=0.1)
+    solution = solve_with_cvxpy(scaled)
+    assert solution.status is SolverStatus.SOLVED
+    assert solution.distance <= 1.001 * float(scaled.epsilon)

@@ -13,6 +13,7 @@ from nettrim.admm_loop import AdmmSettings
 from nettrim.errors import UsageError
 from nettrim.layer_problem import Ball, Constraint, LayerProblem, build_problem
 from nettrim.layer_solution import SolverStatus
+from nettrim.reference import solve_with_cvxpy
 from nettrim.structure import ALL_OUTPUTS, L1, Groups, L1Norm, Structure
 from nettrim_runtime.errors import DataError
 from nettrim_runtime.graph import Array
@@ -321,3 +322,28 @@ def test_structured_layer_is_certified(name: str) -> None:
     assert solution.status is SolverStatus.SOLVED
     blocks = STRUCTURES[name].block_norms((solution.W != 0).astype(float))
     assert np.any(blocks == 0)
+
+
+@pytest.mark.parametrize("ball", ["joint", "neuron"])
+@pytest.mark.parametrize("structure", [L1Norm(lower=0.0), L1Norm(lower=-0.5, upper=0.5), Groups(lower=0.0)])
+@pytest.mark.parametrize("relative_epsilon", [0.1, 0.9])
+def test_bounds_that_nothing_keeps_are_called_infeasible_as_by_cvxpy(
+    ball: Ball, structure: Structure, relative_epsilon: float
+) -> None:
+    problem = replace(random_problem(3, (8, 4, 60)), structure=structure).with_relative_epsilon(relative_epsilon, ball)
+    expected = solve_with_cvxpy(problem).status is SolverStatus.INFEASIBLE
+    assert (solve(problem).status is SolverStatus.INFEASIBLE) == expected
+    assert expected == (relative_epsilon == 0.1)
+
+
+@pytest.mark.parametrize("structure", [L1Norm(lower=0.0), L1Norm(lower=-0.5, upper=0.5), Groups(lower=0.0)])
+def test_weights_outside_their_bounds_get_the_gap_of_bounds_that_hold_them(structure: Structure) -> None:
+    problem = replace(random_problem(3, (8, 4, 60)), structure=structure).with_relative_epsilon(0.1, "joint")
+    solution = solve(problem)
+    assert not solution.is_feasible
+    assert solution.relative_gaps is not None
+    penalty = float(np.sum(structure.value(solution.W)))
+    widened = replace(problem, structure=structure.widened(solution.W))
+    reached = widened.with_epsilon(max(float(problem.epsilon), solution.distance))
+    bound = penalty * (1 - float(solution.relative_gaps.max()))
+    assert bound <= optimal_l1_norm(reached) * (1 + 1e-6)

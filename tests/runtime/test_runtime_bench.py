@@ -83,7 +83,7 @@ def test_samples_that_do_not_fit_are_refused() -> None:
     "wrong", [{"windows": 0}, {"window_seconds": 0.0}, {"window_seconds": math.nan}, {"warm_up_runs": -1}]
 )
 def test_settings_that_measure_nothing_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(DataError, match="expected at least one window"):
+    with pytest.raises(DataError, match=r"expected (at least one|a positive length|0 runs or more)"):
         BenchSettings(**wrong)
 
 
@@ -172,7 +172,7 @@ def test_command_without_samples_measures_synthetic_ones(tmp_path: Path, capsys:
         (["model.npz", "--input", "model.npz"], "with an array x"),
         (["model.npz", "--input", "text.npz"], "text.npz: cannot be read"),
         (["model.npz", "--input", "array.npy"], "array.npy: holds one bare array"),
-        (["model.npz", "--windows", "0"], "expected at least one window"),
+        (["model.npz", "--windows", "0"], "0 windows of measurement, expected at least one"),
         (["model.npz", "--windows", "1", "--seconds", "0.01", "--json", "no/folder.json"], "cannot be written"),
     ],
 )
