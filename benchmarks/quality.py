@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from benchmarks.quality_subjects import (
     with_weights,
 )
 from benchmarks.results_file import Figure, Results, Row, benchmark_parser, current_commit, report_results
-from nettrim.calibrate import activation_ranges
+from nettrim.calibrate import activation_ranges, choose_tails
 from nettrim.deploy import DEFAULT_DISAGREEMENT
 from nettrim.evaluate import run_deployed
 from nettrim.goal_search import measure_drop, prune_to_drop
@@ -82,10 +83,11 @@ def measure(name: str, seed: int, sparsities: Sequence[float], data: Path) -> li
     found: dict[tuple[str, float], list[Mapping[str, float]]] = {}
     for split in subject.splits:
         samples = draw_calibration(subject, split, seed)
+        tails = choose_tails(subject.graph, samples)
         ours, seconds = _prune_ours(subject, samples, sparsities, seed)
         for sparsity, result in ours.items():
             row = _score(subject, result.graph, split) | {"seconds": seconds[sparsity]}
-            row["int8_accuracy"] = _int8_accuracy(result.graph, samples, split)
+            row["int8_accuracy"] = _int8_accuracy(result.graph, samples, split, tails)
             found.setdefault((OURS, sparsity), []).append(row)
         counts = {sparsity: _counts(result) for sparsity, result in ours.items()}
         for method, graphs in _prune_rivals(subject, samples, counts, seed).items():
@@ -107,9 +109,10 @@ def measure_default_goal(name: str, data: Path) -> Row:
     settings = PruneSettings(max_rows=subject.max_rows)
     rng, graph = np.random.default_rng(0), subject.graph
     start = time.perf_counter()
-    found = prune_to_drop(graph, fit, DEFAULT_DISAGREEMENT, settings, rng=rng, deploy=_quantized)
+    deploy = partial(_quantized, tails=choose_tails(graph, fit.x))
+    found = prune_to_drop(graph, fit, DEFAULT_DISAGREEMENT, settings, rng=rng, deploy=deploy)
     seconds = time.perf_counter() - start
-    deployed = _quantized(found.result.graph, fit.x, found.wide)
+    deployed = deploy(found.result.graph, fit.x, found.wide)
     right = predicted_classes(run_deployed(deployed, split.x)) == split.y
     return {
         "part": "no goal given",
@@ -191,12 +194,16 @@ def _density(graph: Graph) -> float:
     return sum(weight.nnz for weight in weights) / sum(weight.size for weight in weights)
 
 
-def _int8_accuracy(graph: Graph, samples: Array, split: Split) -> float:
-    return 100 * float(np.mean(predicted_classes(run_deployed(_quantized(graph, samples), split.x)) == split.y))
+def _int8_accuracy(graph: Graph, samples: Array, split: Split, tails: Mapping[str, float]) -> float:
+    deployed = _quantized(graph, samples, tails=tails)
+    return 100 * float(np.mean(predicted_classes(run_deployed(deployed, split.x)) == split.y))
 
 
-def _quantized(graph: Graph, samples: Array, wide: frozenset[str] = frozenset()) -> Graph:
-    return quantize_graph(graph, activation_ranges(graph, samples), wide)
+def _quantized(
+    graph: Graph, samples: Array, wide: frozenset[str] = frozenset(), *, tails: Mapping[str, float]
+) -> Graph:
+    cut = {name: tail for name, tail in tails.items() if name not in wide}
+    return quantize_graph(graph, activation_ranges(graph, samples, cut), wide)
 
 
 def summarise(measured: Sequence[Measured]) -> tuple[dict[str, Figure], list[Row]]:

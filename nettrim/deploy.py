@@ -1,7 +1,7 @@
 """The whole way for one model and one board: check, prune, quantise, choose formats, measure, write, verify."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from nettrim.bundle import check_output
-from nettrim.calibrate import activation_ranges
+from nettrim.calibrate import activation_ranges, choose_tails
 from nettrim.deployment_warnings import result_warnings
 from nettrim.errors import DoesNotFitError, UsageError
 from nettrim.evaluate import (
@@ -254,9 +254,11 @@ def build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) ->
 
 def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -> Deployment:
     original = inputs.model.graph
-    result, inputs, trials, wide = _prune(options, inputs, say)
+    say("choosing the ranges of int8")
+    tails = choose_tails(original, inputs.fit.x)
+    result, inputs, trials, wide = _prune(options, inputs, tails, say)
     say("quantising")
-    quantized = _quantized(result.graph, inputs.fit.x, wide)
+    quantized = _quantized(result.graph, inputs.fit.x, wide, tails)
     shipped = remove_dead_channels(quantized)
     fast = _formats_for(shipped, inputs.board)
     networks = Networks(original, result.graph, quantized)
@@ -282,13 +284,13 @@ def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -
 
 
 def _prune(
-    options: DeployOptions, inputs: Inputs, say: Callable[[str], None]
+    options: DeployOptions, inputs: Inputs, tails: Mapping[str, float], say: Callable[[str], None]
 ) -> tuple[PruneResult, Inputs, tuple[Trial, ...], frozenset[str]]:
     """Prune to the goal; one of a drop or a flash ends as the sparsity that was found. The last are int16."""
     graph, rng = inputs.model.graph, np.random.default_rng(options.seed)
     wide = frozenset[str]().union(*widenable(graph)) if options.int16 == "all" else frozenset[str]()
     if inputs.flash_bytes is not None:
-        size = partial(_flash_bytes, samples=inputs.fit.x, board=inputs.board, wide=wide)
+        size = partial(_flash_bytes, samples=inputs.fit.x, board=inputs.board, wide=wide, tails=tails)
         samples = inputs.fit.x
         found = prune_to_fit(graph, samples, inputs.flash_bytes, inputs.prune, rng=rng, size=size, say=say)
         return found.result, replace(inputs, prune=replace(inputs.prune, sparsity=found.sparsity)), (), wide
@@ -300,7 +302,7 @@ def _prune(
         inputs.max_drop,
         inputs.prune,
         rng=rng,
-        deploy=lambda pruned, samples, needed: _quantized(pruned, samples, wide | needed),
+        deploy=lambda pruned, samples, needed: _quantized(pruned, samples, wide | needed, tails),
         may_widen=options.int16 == "auto",
         say=say,
     )
@@ -308,13 +310,15 @@ def _prune(
     return found.result, inputs, found.trials, wide | found.wide
 
 
-def _quantized(graph: Graph, samples: Array, wide: frozenset[str]) -> Graph:
-    return quantize_graph(graph, activation_ranges(graph, samples), wide)
+def _quantized(graph: Graph, samples: Array, wide: frozenset[str], tails: Mapping[str, float]) -> Graph:
+    """Quantise; int16 has room for all values, int8 cuts off the tails."""
+    cut = {name: tail for name, tail in tails.items() if name not in wide}
+    return quantize_graph(graph, activation_ranges(graph, samples, cut), wide)
 
 
-def _flash_bytes(graph: Graph, samples: Array, board: Board, wide: frozenset[str]) -> int:
+def _flash_bytes(graph: Graph, samples: Array, board: Board, wide: frozenset[str], tails: Mapping[str, float]) -> int:
     """Return what the constants of a float graph's model.h take once it is quantised."""
-    shipped = remove_dead_channels(_quantized(graph, samples[:FORMAT_SAMPLES], wide))
+    shipped = remove_dead_channels(_quantized(graph, samples[:FORMAT_SAMPLES], wide, tails))
     return c_model_facts(_formats_for(shipped, board)).flash_bytes
 
 

@@ -36,6 +36,7 @@ class Program:
         self.batch_size = batch_size
         self.buffers: dict[str, Array] = {}
         self._steps: list[Step] = []
+        self._steps_before: dict[str, int] = {}  # activation -> steps until it is computed
         for name in graph.inputs:
             self._add_buffer(name)
         prepare_step = int8_step if graph.is_quantized else float_step
@@ -46,6 +47,7 @@ class Program:
                 continue
             self._add_buffer(op.output)
             self._steps.append(prepare_step(graph, op, self.buffers))
+            self._steps_before[op.output] = len(self._steps)
 
     def run(self, *inputs: Array) -> tuple[Array, ...]:
         """Run one batch.
@@ -76,6 +78,11 @@ class Program:
         for step in self._steps:
             step()
         return tuple(self.buffers[name] for name in self.graph.outputs)
+
+    def run_behind(self, name: str) -> None:
+        """Run again what comes after an activation, of ``buffers`` and no reshape, that was changed in place."""
+        for step in self._steps[self._steps_before.get(name, 0) :]:
+            step()
 
     def _add_buffer(self, name: str) -> None:
         tensor = self.graph.tensors[name]
