@@ -77,22 +77,24 @@ class Measured:
     seconds: float = 0.0
 
 
-def measure(name: str, seed: int, sparsities: Sequence[float], data: Path) -> list[Measured]:
-    """Prune one network with one seed's calibration samples, with every method at every sparsity."""
+def measure(name: str, seed: int, sparsities: Sequence[float], data: Path, *, quick: bool = False) -> list[Measured]:
+    """Prune one network with one seed's calibration samples, half of them if quick, by every method."""
     subject = load_subject(name, data)
+    if quick:
+        subject = replace(subject, n_calibration=subject.n_calibration // 2, max_rows=subject.max_rows // 2)
     found: dict[tuple[str, float], list[Mapping[str, float]]] = {}
     for split in subject.splits:
         samples = draw_calibration(subject, split, seed)
-        tails = choose_tails(subject.graph, samples)
+        tails, original = choose_tails(subject.graph, samples), run_graph(subject.graph, split.x)
         ours, seconds = _prune_ours(subject, samples, sparsities, seed)
         for sparsity, result in ours.items():
-            row = _score(subject, result.graph, split) | {"seconds": seconds[sparsity]}
+            row = _score(original, result.graph, split) | {"seconds": seconds[sparsity]}
             row["int8_accuracy"] = _int8_accuracy(result.graph, samples, split, tails)
             found.setdefault((OURS, sparsity), []).append(row)
         counts = {sparsity: _counts(result) for sparsity, result in ours.items()}
         for method, graphs in _prune_rivals(subject, samples, counts, seed).items():
             for sparsity, graph in graphs.items():
-                found.setdefault((method, sparsity), []).append(_score(subject, graph, split))
+                found.setdefault((method, sparsity), []).append(_score(original, graph, split))
     rows = []
     for (method, sparsity), parts in found.items():
         means = {key: float(np.mean([part[key] for part in parts])) for key in parts[0]}
@@ -180,8 +182,8 @@ def _prune_sequentially(subject: Subject, samples: Array, method: str, kept: Map
     return network.graph
 
 
-def _score(subject: Subject, graph: Graph, split: Split) -> dict[str, float]:
-    outputs, original = run_graph(graph, split.x), run_graph(subject.graph, split.x)
+def _score(original: Array, graph: Graph, split: Split) -> dict[str, float]:
+    outputs = run_graph(graph, split.x)
     return {
         "accuracy": 100 * float(np.mean(predicted_classes(outputs) == split.y)),
         "output_error": relative_error(outputs, original),
@@ -326,7 +328,7 @@ def main() -> int:
             return workers.submit(keep_part, options.parts, name, measure_part, *arguments)
 
         compared = [
-            submit(f"{name}-{seed}", measure, name, seed, _sparsities(name, quick=quick), data)
+            submit(f"{name}-{seed}", partial(measure, quick=quick), name, seed, _sparsities(name, quick=quick), data)
             for seed in seeds
             for name in networks
         ]
