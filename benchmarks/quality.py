@@ -34,13 +34,12 @@ from benchmarks.quality_subjects import (
     with_weights,
 )
 from benchmarks.results_file import Figure, Results, Row, benchmark_parser, current_commit, report_results
-from nettrim.calibrate import activation_ranges, choose_tails
+from nettrim.calibrate import choose_tails, quantize_on
 from nettrim.deploy import DEFAULT_DISAGREEMENT
 from nettrim.evaluate import run_deployed
 from nettrim.goal_search import measure_drop, prune_to_drop
 from nettrim.layer_plan import layer_problem
 from nettrim.prune import PruneResult, PruneSettings, measure_budget, prune
-from nettrim.quantize import quantize_graph
 from nettrim.samples import Samples, split_held_out
 from nettrim.statistics import predicted_classes, relative_error
 from nettrim_runtime.engine import run_graph
@@ -111,7 +110,7 @@ def measure_default_goal(name: str, data: Path) -> Row:
     settings = PruneSettings(max_rows=subject.max_rows)
     rng, graph = np.random.default_rng(0), subject.graph
     start = time.perf_counter()
-    deploy = partial(_quantized, tails=choose_tails(graph, fit.x))
+    deploy = partial(quantize_on, tails=choose_tails(graph, fit.x))
     found = prune_to_drop(graph, fit, DEFAULT_DISAGREEMENT, settings, rng=rng, deploy=deploy)
     seconds = time.perf_counter() - start
     deployed = deploy(found.result.graph, fit.x, found.wide)
@@ -197,15 +196,8 @@ def _density(graph: Graph) -> float:
 
 
 def _int8_accuracy(graph: Graph, samples: Array, split: Split, tails: Mapping[str, float]) -> float:
-    deployed = _quantized(graph, samples, tails=tails)
+    deployed = quantize_on(graph, samples, tails=tails)
     return 100 * float(np.mean(predicted_classes(run_deployed(deployed, split.x)) == split.y))
-
-
-def _quantized(
-    graph: Graph, samples: Array, wide: frozenset[str] = frozenset(), *, tails: Mapping[str, float]
-) -> Graph:
-    cut = {name: tail for name, tail in tails.items() if name not in wide}
-    return quantize_graph(graph, activation_ranges(graph, samples, cut), wide)
 
 
 def summarise(measured: Sequence[Measured]) -> tuple[dict[str, Figure], list[Row]]:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.propagation import logits_tensor
-from nettrim.quantize import quantization_of_range
+from nettrim.quantize import quantization_of_range, quantize_graph
 from nettrim_runtime.engine import Program, prepare
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import Carrier, Softmax
@@ -61,6 +61,22 @@ def choose_tails(graph: Graph, samples: Array) -> dict[str, float]:
     logits = logits_tensor(graph)
     names = (*graph.inputs, *(op.output for op in graph.ops if not isinstance(op, Carrier | Softmax)))
     return {name: _best_tail(program, name, logits) for name in names if name != logits}
+
+
+def quantize_on(
+    graph: Graph, samples: Array, wide: frozenset[str] = frozenset(), tails: Mapping[str, float] | None = None
+) -> Graph:
+    """Quantise a float graph by its ranges on samples; int16 has room for all values, int8 cuts off the tails.
+
+    Parameters
+    ----------
+    wide : frozenset of str
+        As of `quantize_graph`.
+    tails : Mapping or None
+        As of `activation_ranges`.
+    """
+    cut = {name: tail for name, tail in (tails or {}).items() if name not in wide}
+    return quantize_graph(graph, activation_ranges(graph, samples, cut), wide)
 
 
 def range_without_tails(values: Array, tail: float) -> Range:

@@ -11,7 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from nettrim.bundle import check_output
-from nettrim.calibrate import activation_ranges, choose_tails
+from nettrim.calibrate import choose_tails, quantize_on
 from nettrim.deployment_warnings import result_warnings
 from nettrim.errors import DoesNotFitError, UsageError
 from nettrim.evaluate import (
@@ -258,7 +258,7 @@ def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -
     tails = choose_tails(original, inputs.fit.x)
     result, inputs, trials, wide = _prune(options, inputs, tails, say)
     say("quantising")
-    quantized = _quantized(result.graph, inputs.fit.x, wide, tails)
+    quantized = quantize_on(result.graph, inputs.fit.x, wide, tails)
     shipped = remove_dead_channels(quantized)
     fast = _formats_for(shipped, inputs.board)
     networks = Networks(original, result.graph, quantized)
@@ -302,7 +302,7 @@ def _prune(
         inputs.max_drop,
         inputs.prune,
         rng=rng,
-        deploy=lambda pruned, samples, needed: _quantized(pruned, samples, wide | needed, tails),
+        deploy=lambda pruned, samples, needed: quantize_on(pruned, samples, wide | needed, tails),
         may_widen=options.int16 == "auto",
         say=say,
     )
@@ -310,15 +310,9 @@ def _prune(
     return found.result, inputs, found.trials, wide | found.wide
 
 
-def _quantized(graph: Graph, samples: Array, wide: frozenset[str], tails: Mapping[str, float]) -> Graph:
-    """Quantise; int16 has room for all values, int8 cuts off the tails."""
-    cut = {name: tail for name, tail in tails.items() if name not in wide}
-    return quantize_graph(graph, activation_ranges(graph, samples, cut), wide)
-
-
 def _flash_bytes(graph: Graph, samples: Array, board: Board, wide: frozenset[str], tails: Mapping[str, float]) -> int:
     """Return what the constants of a float graph's model.h take once it is quantised."""
-    shipped = remove_dead_channels(_quantized(graph, samples[:FORMAT_SAMPLES], wide, tails))
+    shipped = remove_dead_channels(quantize_on(graph, samples[:FORMAT_SAMPLES], wide, tails))
     return c_model_facts(_formats_for(shipped, board)).flash_bytes
 
 

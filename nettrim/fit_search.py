@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from nettrim.errors import DoesNotFitError
-from nettrim.goal_search import Found, Trial
+from nettrim.goal_search import Found
 from nettrim.prune import KEPT_DENSE, PrunedLayer, PruneResult, PruneSettings, measure_budget, prune
 from nettrim_runtime.graph import Array, Graph
 
@@ -38,18 +38,18 @@ def prune_to_fit(
     Returns
     -------
     Found
-        Its trials' drops are zero: nothing was judged.
+        Without trials: no drop was judged.
 
     Raises
     ------
     DoesNotFitError
-        When not even one weight in `STEPS` would fit.
+        When not even one weight in `STEPS` would fit, or no network that was pruned to a size kept it.
     """
     if size(graph) <= flash_bytes:
         layers = tuple(PrunedLayer(layer.name, KEPT_DENSE, None, response=layer.output) for layer in graph.layers)
         return Found(PruneResult(graph, layers), 0.0, is_within=True, trials=())
     budget = measure_budget(graph, samples, settings, rng, say)
-    seed, trials, target = int(rng.integers(1 << 31)), list[Trial](), float(flash_bytes)
+    seed, target = int(rng.integers(1 << 31)), float(flash_bytes)
     for _ in range(MAX_TRIALS):
         sparsity = _least_sparsity(lambda sparsity: size(_thinned(graph, budget.share(sparsity))), target)
         if sparsity is None:
@@ -57,10 +57,9 @@ def prune_to_fit(
         say(f"trying sparsity {sparsity:.1%}")
         wanted = replace(settings, sparsity=sparsity)
         result = prune(graph, samples, wanted, np.random.default_rng(seed), say, budget=budget)
-        trials.append(Trial(sparsity, 0.0))
         found = size(result.graph)
         if found <= flash_bytes:
-            return Found(result, sparsity, is_within=True, trials=tuple(trials))
+            return Found(result, sparsity, is_within=True, trials=())
         target *= CLOSER * flash_bytes / found
     raise DoesNotFitError(
         f"{graph.name} does not fit {flash_bytes} bytes of flash at any sparsity: its biases and tables alone take "

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-import numpy as np
-
+from nettrim.evaluate import run_deployed
+from nettrim.statistics import relative_error
 from nettrim.widen import widenable
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.graph import Array, Graph
@@ -43,9 +43,6 @@ def _by_gain(graph: Graph, samples: Array, quantize: Quantize) -> list[frozenset
     exact = run_graph(graph, samples)
 
     def error(found: frozenset[str]) -> float:
-        quantized = quantize(found)
-        integers = run_graph(quantized, quantized.quantization(quantized.inputs[0]).quantize(samples))
-        outputs = quantized.quantization(quantized.outputs[0]).dequantize(integers)
-        return float(np.linalg.norm(outputs.astype(np.float64) - exact))
+        return relative_error(run_deployed(quantize(found), samples), exact)
 
     return sorted(widenable(graph), key=error)

@@ -108,7 +108,7 @@ class _Rewriting:
         """Return a tensor in the wanted type, requantised before the operator if it is not there yet."""
         if self.types.get(name, False) == is_wide:
             return name
-        known = name in self.bases.values() and _suffixed(name, is_wide=is_wide) in self.bases
+        known = _suffixed(name, is_wide=is_wide) in self.bases
         other = self._name(name, is_wide=is_wide)
         if not known:
             self.ops.append(Requantize(f"{other}/requantize", name, other))

@@ -13,7 +13,7 @@ import pytest
 
 from nettrim_exporters.c_header import c_model_facts, check_c, render_c_header, render_c_kernels
 from nettrim_exporters.c_layers import INT32_MAX
-from nettrim_exporters.c_values import CArray, c_float, c_identifier
+from nettrim_exporters.c_values import c_float
 from nettrim_runtime.csr import csr_from_dense
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import DataError, GraphError, UnsupportedOperatorError
@@ -335,33 +335,6 @@ def test_the_kernels_call_nothing_but_memory_functions() -> None:
     assert {name for name in called - own if not name.startswith("__")} <= {
         *("if", "for", "while", "switch", "defined", "aligned", "align", "sizeof", "memcpy", "memset")
     }
-
-
-@pytest.mark.parametrize(
-    ("name", "identifier"),
-    [
-        ("LeNet-300-100", "LeNet_300_100"),
-        ("/fc1/Gemm", "fc1_Gemm"),
-        ("__", "unnamed"),
-        ("é模型", "unnamed"),
-        ("x" * 99, "x" * 31),
-    ],
-)
-def test_identifiers_hold_ascii_letters_digits_and_single_underscores(name: str, identifier: str) -> None:
-    assert c_identifier(name) == identifier
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0, -128.0, 0.1, 1e-45, 3.4028235e38, 1 / 3])
-def test_float_constants_read_back_as_the_same_bits(value: float) -> None:
-    text = c_float(float(np.float32(value)))
-
-    assert re.fullmatch(r"-?\d+(\.\d+)?(e[+-]\d+)?f", text)
-    assert "." in text or "e" in text
-    assert np.float32(text[:-1]) == np.float32(value)
-
-
-def test_an_empty_array_is_one_zero() -> None:
-    assert CArray("x", np.zeros(0, np.int8)).declaration == "NT_ALIGN16 static const int8_t x[1] = {\n    0,\n};"
 
 
 def test_a_sum_that_could_leave_int32_is_refused() -> None:
