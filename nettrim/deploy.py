@@ -40,6 +40,7 @@ from nettrim.samples import (
     split_held_out,
     synthetic_samples,
 )
+from nettrim.sparse_tflite import SparseTflite, describe_sparse_tflite
 from nettrim.storage import fastest_formats, smallest_formats
 from nettrim.structure_names import NOfM, parse_structure
 from nettrim.widen import widenable
@@ -134,6 +135,8 @@ class Deployment:
         The deployed network, of the same bits, without dead channels and with its weights as model.npz stores them.
     fast : Graph
         The same with its weights as model.h stores them.
+    sparse_tflite : SparseTflite or None
+        What model.sparse.tflite is, where it gains.
     errors : dict
         Per layer, relative error of (pruned, deployed) activations on held-out samples.
     fit_errors : dict
@@ -149,6 +152,7 @@ class Deployment:
     networks: Networks
     shipped: Graph
     fast: Graph
+    sparse_tflite: SparseTflite | None
     c_facts: CModelFacts
     agreement: Agreement
     accuracy: Accuracy | None
@@ -272,6 +276,7 @@ def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -
         networks=networks,
         shipped=smallest_formats(shipped),
         fast=fast,
+        sparse_tflite=describe_sparse_tflite(shipped, inputs.board, inputs.held_out.x[:ERROR_SAMPLES]),
         c_facts=c_model_facts(fast),
         agreement=measure_agreement(networks, inputs.held_out),
         accuracy=measure_accuracy(networks, labelled),

@@ -36,6 +36,7 @@ from nettrim_runtime.model_file import load_model, render_model
 
 DEPENDENCIES = ("numpy", "scipy", "onnx", "flatbuffers", "jinja2")
 FIRMWARE_NOTE = "bench/firmware.elf was linked, not run: it checks itself on the board and reports on the serial port"
+SPARSE_FILE = "model.sparse.tflite"
 Golden = tuple[Array, Array]
 
 
@@ -54,6 +55,9 @@ def write_deployment(
     golden = golden_vectors(deployment)
     (folder / "model.npz").write_bytes(render_model(deployment.shipped))
     (folder / "model.tflite").write_bytes(render_tflite(deployment.shipped, deployment.name))
+    if deployment.sparse_tflite is not None:
+        content = render_tflite(deployment.shipped, deployment.name, deployment.sparse_tflite.layers)
+        (folder / SPARSE_FILE).write_bytes(content)
     header = render_c_header(deployment.fast, deployment.name, (golden[0][:1], golden[1][:1]))
     (folder / "model.h").write_text(header, encoding="utf-8")
     (folder / "nettrim_kernels.h").write_text(render_c_kernels(), encoding="utf-8")
@@ -88,25 +92,30 @@ def verify_written(
         When an output differs.
     """
     board, inputs, expected = deployment.inputs.board, *golden
-    checks = [("model.npz", "NumPy runtime", run_graph(load_model(folder / "model.npz"), inputs))]
+    checks = [("model.npz", "NumPy runtime", run_graph(load_model(folder / "model.npz"), inputs), expected)]
     reference = _run_tflite((folder / "model.tflite").read_bytes(), inputs)
     if reference is not None:
-        checks.append(("model.tflite", "LiteRT reference kernels", reference))
+        checks.append(("model.tflite", "LiteRT reference kernels", reference, expected))
+    sparse = deployment.sparse_tflite
+    outputs = None if sparse is None else _run_tflite((folder / SPARSE_FILE).read_bytes(), inputs)
+    if sparse is not None and outputs is not None:
+        checks.append((SPARSE_FILE, "LiteRT reference kernels", outputs, run_graph(sparse.reference, inputs)))
     if find_tool("cc"):
-        checks.append(("model.h", "C compiled on the host", _run_host_c(folder, deployment.name, inputs)))
+        checks.append(("model.h", "C compiled on the host", _run_host_c(folder, deployment.name, inputs), expected))
     if program is not None and board.os == "linux" and board.toolchain != "native" and _can_run(board):
         by = f"{board.emulator} {' '.join(board.emulator_options)}".strip()
-        checks.append((program, by, _run_program(board, folder / program, inputs, expected.shape)))
-    results = []
-    for artifact, by, outputs in checks:
-        differing = int(np.sum(np.any((outputs != expected).reshape(len(expected), -1), axis=1)))
-        if differing:
-            raise VerificationError(
-                f"{artifact} run by {by} differs from the reference on {differing} of {len(expected)} golden inputs; "
-                "nothing was written: please report this with the model"
-            )
-        results.append({"artifact": artifact, "by": by, "samples": len(expected), "differing": differing})
-    return results
+        checks.append((program, by, _run_program(board, folder / program, inputs, expected.shape), expected))
+    return [_check(*check) for check in checks]
+
+
+def _check(artifact: str, by: str, outputs: Array, expected: Array) -> dict[str, Any]:
+    differing = int(np.sum(np.any((outputs != expected).reshape(len(expected), -1), axis=1)))
+    if differing:
+        raise VerificationError(
+            f"{artifact} run by {by} differs from the reference on {differing} of {len(expected)} golden inputs; "
+            "nothing was written: please report this with the model"
+        )
+    return {"artifact": artifact, "by": by, "samples": len(expected), "differing": differing}
 
 
 def _build_program(folder: Path, deployment: Deployment) -> tuple[str | None, list[str], dict[str, Any]]:
@@ -223,6 +232,7 @@ def _render_readme(deployment: Deployment, program: str | None, golden_samples: 
         board=deployment.inputs.board,
         version=importlib.metadata.version("nettrim"),
         program=program,
+        sparse_tflite=deployment.sparse_tflite,
         golden_samples=golden_samples,
         preprocessing=_preprocessing(deployment),
         input_shape=entry["shape"],

@@ -38,7 +38,8 @@ def build_report(deployment: Deployment) -> dict[str, Any]:
     ``parameters`` counts weights (biases apart), so sparsity = 1 - nnz / parameters. ``float_bytes`` is the
     original float32 network, ``dense_bytes`` the int8 one with every zero stored, ``stored_bytes`` the int8
     one as model.npz stores it, ``flash_bytes`` the constants of model.h, each with biases; ``ram_bytes`` is
-    model.h's arena, input and output. Accuracies are fractions of 1.
+    model.h's arena, input and output. Accuracies are fractions of 1. ``sparse_tflite`` is None where no second .tflite
+    gains on the board.
     """
     inputs = deployment.inputs
     layers = [_layer(deployment, layer, number) for number, layer in enumerate(deployment.networks.original.layers)]
@@ -56,6 +57,7 @@ def build_report(deployment: Deployment) -> dict[str, Any]:
         },
         "layers": layers,
         "totals": _totals(deployment, layers),
+        "sparse_tflite": _sparse_tflite(deployment),
         "accuracy": _accuracy(deployment),
         "agreement": {
             **dataclasses.asdict(deployment.agreement),
@@ -77,6 +79,8 @@ def print_report(report: dict[str, Any], deployment: Deployment, console: Consol
         f"stored {size_text(totals['stored_bytes'])} ({totals['compression_ratio']:.1f} times smaller than float32)"
     )
     console.print(_accuracy_line(report), markup=False)
+    if report["sparse_tflite"]:
+        console.print(_sparse_tflite_line(report["sparse_tflite"]), markup=False)
     board = deployment.inputs.board
     used = report["build"].get("firmware", totals)  # the linked program with code and stack, where there is one
     console.print(_bar("RAM", used["ram_bytes"], board.ram_bytes))
@@ -183,6 +187,18 @@ def _totals(deployment: Deployment, layers: list[dict[str, Any]]) -> dict[str, A
     }
 
 
+def _sparse_tflite(deployment: Deployment) -> dict[str, Any] | None:
+    found = deployment.sparse_tflite
+    if found is None:
+        return None
+    return {
+        "layers": found.layers,
+        "largest_step": found.largest_step,
+        "changed_classes": found.changed_classes,
+        "samples": found.samples,
+    }
+
+
 def _accuracy(deployment: Deployment) -> dict[str, Any]:
     """Accuracy where there are labels (else None), and agreement with the original network, which needs none."""
     accuracy, agreement, test = deployment.accuracy, deployment.agreement, deployment.inputs.test
@@ -249,6 +265,13 @@ def _accuracy_line(report: dict[str, Any]) -> str:
     return (
         f"accuracy: {accuracy['original']:.2%} -> pruned {accuracy['pruned']:.2%} -> deployed (int8) "
         f"{accuracy['deployed']:.2%} on {accuracy['samples']} samples of {accuracy['source']}\n{line}"
+    )
+
+
+def _sparse_tflite_line(found: dict[str, Any]) -> str:
+    return (
+        f"model.sparse.tflite: {', '.join(found['layers'])} in blocks of 1x16; at most {found['largest_step']} steps "
+        f"from model.tflite, {found['changed_classes']} of {found['samples']} classes changed"
     )
 
 

@@ -1,10 +1,12 @@
 """A graph to a dense .tflite file that LiteRT, TensorFlow Lite and TFLite Micro run: int8 and int16, or float32."""
 
+from collections.abc import Collection
 from typing import assert_never
 
 import numpy as np
 
 from nettrim_exporters import tflite_schema as schema
+from nettrim_exporters.tflite_blocks import BLOCKED_FULLY_CONNECTED_VERSION, encode_blocks
 from nettrim_exporters.tflite_file import (
     ANY_BATCH_SIZE,
     Array,
@@ -80,8 +82,8 @@ SOFTMAX_SCALE = 1 / 256  # TFLite 8-bit quantization specification, SOFTMAX: out
 SOFTMAX_ZERO_POINT = -128
 
 
-def render_tflite(graph: Graph, description: str = "") -> bytes:
-    """Return a network as a TFLite flatbuffer, all weights dense.
+def render_tflite(graph: Graph, description: str = "", blocked: Collection[str] = ()) -> bytes:
+    """Return a network as a TFLite flatbuffer.
 
     The file's shapes have a batch of 1; its shape signature lets an interpreter resize the batch axis.
     Biases are int32, or int64 beside int16, at scale input scale * weight scale. The int8 softmax of TFLite's reference
@@ -93,6 +95,9 @@ def render_tflite(graph: Graph, description: str = "") -> bytes:
         Quantised, which gives an int8 file (and int16 where its tensors are), or float, which gives a float32 file.
     description : str
         Free text kept in the file.
+    blocked : collection of str
+        The `Dense` operators whose weights are stored as blocks of 1x16, see `tflite_blocks`; all others are dense.
+        TFLite Micro does not read such a file.
 
     Raises
     ------
@@ -100,7 +105,7 @@ def render_tflite(graph: Graph, description: str = "") -> bytes:
         As `check_tflite`.
     """
     check_tflite(graph)
-    lowering = _Lowering(graph)
+    lowering = _Lowering(graph, blocked)
     for op in graph.ops:
         lowering.add(op)
     return encode_model(
@@ -153,8 +158,8 @@ def check_tflite(graph: Graph) -> None:
 class _Lowering:
     """The file's tensors and operators, collected in execution order."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, blocked: Collection[str]) -> None:
+        self.graph, self.blocked = graph, blocked
         self.tensors: list[FileTensor] = []
         self.operators: list[FileOperator] = []
         self.activations: dict[str, int] = {}
@@ -197,9 +202,14 @@ class _Lowering:
                 assert_never(op)
 
     def _dense(self, op: Dense) -> None:
-        inputs = (self.activations[op.input], self._weight(op), self._bias(op))
+        is_blocked = op.name in self.blocked
+        weight = self._blocked_weight(op) if is_blocked else self._weight(op)
+        inputs = (self.activations[op.input], weight, self._bias(op))
         options = {schema.FullyConnectedOptions.FUSED_ACTIVATION_FUNCTION: FUSED[op.activation]}
-        self._operator(op, Code.FULLY_CONNECTED, inputs, schema.BuiltinOptions.FULLY_CONNECTED, options)
+        version = BLOCKED_FULLY_CONNECTED_VERSION if is_blocked else None
+        self._operator(
+            op, Code.FULLY_CONNECTED, inputs, schema.BuiltinOptions.FULLY_CONNECTED, options, version=version
+        )
 
     def _conv(self, op: Conv2d) -> None:
         image, padding = self._padded(op)
@@ -294,6 +304,12 @@ class _Lowering:
         return self._tensor(
             FileTensor(tensor.name, tensor.shape, tensor.dtype, self._weight_quantization(op, 0), tensor.values())
         )
+
+    def _blocked_weight(self, op: Dense) -> int:
+        tensor = self.graph.tensors[op.weight]
+        kept, sparsity = encode_blocks(tensor.values())
+        quantization = self._weight_quantization(op, 0)
+        return self._tensor(FileTensor(tensor.name, tensor.shape, tensor.dtype, quantization, kept, sparsity))
 
     def _depthwise_weight(self, op: Conv2d) -> int:
         tensor = self.graph.tensors[op.weight]

@@ -21,19 +21,48 @@ TENSOR_TYPES = {
     "int16": schema.TensorType.INT16,
     "int64": schema.TensorType.INT64,
 }
+INDEX_VECTORS = {
+    "uint8": schema.SparseIndexVector.UINT8,
+    "uint16": schema.SparseIndexVector.UINT16,
+    "int32": schema.SparseIndexVector.INT32,
+}
+BLOCK_DIMENSION, BLOCKED_AXIS = 2, 1  # rows, blocks of columns, columns of a block: the traversal of blocked weights
 BATCH_SIZE = 1
 ANY_BATCH_SIZE = -1  # schema.fbs: Tensor.shape_signature
 
 
 @dataclass(frozen=True, eq=False)
+class BlockSparsity:
+    """Which blocks of each row a matrix keeps (schema.fbs, table SparsityParameters).
+
+    Attributes
+    ----------
+    width : int
+        Columns of a block; it has one row.
+    segments : Array
+        (n_rows + 1,) int32: where each row's blocks begin.
+    indices : Array
+        (n_blocks,) uint8, uint16 or int32: the place of each block in its row.
+    """
+
+    width: int
+    segments: Array
+    indices: Array
+
+
+@dataclass(frozen=True, eq=False)
 class FileTensor:
-    """A tensor of the file: an activation, whose shape leaves out the batch axis, or a constant with data."""
+    """A tensor of the file: an activation, whose shape leaves out the batch axis, or a constant with data.
+
+    With a sparsity, ``shape`` is that of the dense constant, ``data`` the kept blocks one after the other.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     quantization: Quantization | None = None
     data: Array | None = None
+    sparsity: BlockSparsity | None = None
 
 
 @dataclass(frozen=True)
@@ -146,9 +175,58 @@ def _tensor(tensor: FileTensor, buffer_index: int) -> _Encode:
             fields[schema.Tensor.SHAPE_SIGNATURE] = _vector(builder, (ANY_BATCH_SIZE, *tensor.shape), np.int32)
         if tensor.quantization is not None:
             fields[schema.Tensor.QUANTIZATION] = _quantization(builder, tensor.quantization)
+        if tensor.sparsity is not None:
+            fields[schema.Tensor.SPARSITY] = _sparsity(builder, tensor.shape, tensor.sparsity)
         return _table(builder, fields)
 
     return encode
+
+
+def _sparsity(builder: Any, shape: tuple[int, ...], sparsity: BlockSparsity) -> int:
+    n_rows, n_columns = shape
+    dimensions: list[_Encode] = [
+        _dense_dimension(n_rows),
+        _sparse_dimension(n_columns // sparsity.width, sparsity),
+        _dense_dimension(sparsity.width),
+    ]
+    return _table(
+        builder,
+        {
+            schema.SparsityParameters.TRAVERSAL_ORDER: _vector(builder, range(BLOCK_DIMENSION + 1), np.int32),
+            schema.SparsityParameters.BLOCK_MAP: _vector(builder, (BLOCKED_AXIS,), np.int32),
+            schema.SparsityParameters.DIM_METADATA: _tables(builder, dimensions),
+        },
+    )
+
+
+def _dense_dimension(size: int) -> _Encode:
+    fields = {
+        schema.DimensionMetadata.FORMAT: schema.DimensionType.DENSE,
+        schema.DimensionMetadata.DENSE_SIZE: size,
+    }
+    return lambda builder: _table(builder, fields)
+
+
+def _sparse_dimension(size: int, sparsity: BlockSparsity) -> _Encode:
+    def encode(builder: Any) -> int:
+        segments, indices = (_index_vector(builder, values) for values in (sparsity.segments, sparsity.indices))
+        return _table(
+            builder,
+            {
+                schema.DimensionMetadata.FORMAT: schema.DimensionType.SPARSE_CSR,
+                schema.DimensionMetadata.DENSE_SIZE: size,
+                schema.DimensionMetadata.ARRAY_SEGMENTS_TYPE: INDEX_VECTORS[sparsity.segments.dtype.name],
+                schema.DimensionMetadata.ARRAY_SEGMENTS: segments,
+                schema.DimensionMetadata.ARRAY_INDICES_TYPE: INDEX_VECTORS[sparsity.indices.dtype.name],
+                schema.DimensionMetadata.ARRAY_INDICES: indices,
+            },
+        )
+
+    return encode
+
+
+def _index_vector(builder: Any, values: Array) -> int:
+    return _table(builder, {schema.IndexVector.VALUES: _vector(builder, values, values.dtype)})
 
 
 def _quantization(builder: Any, quantization: Quantization) -> int:

@@ -97,6 +97,7 @@ class Tensor:  # schema.fbs: table Tensor
     BUFFER = Field(2, FieldType.UINT32)
     NAME = Field(3, FieldType.OFFSET)
     QUANTIZATION = Field(4, FieldType.OFFSET)
+    SPARSITY = Field(6, FieldType.OFFSET)
     SHAPE_SIGNATURE = Field(7, FieldType.OFFSET)
 
 
@@ -104,6 +105,37 @@ class QuantizationParameters:  # schema.fbs: table QuantizationParameters
     SCALE = Field(2, FieldType.OFFSET)
     ZERO_POINT = Field(3, FieldType.OFFSET)
     QUANTIZED_DIMENSION = Field(6, FieldType.INT32)
+
+
+class DimensionType(enum.IntEnum):  # schema.fbs: enum DimensionType
+    DENSE = 0
+    SPARSE_CSR = 1
+
+
+class SparseIndexVector(enum.IntEnum):  # schema.fbs: union SparseIndexVector
+    NONE = 0
+    INT32 = 1
+    UINT16 = 2
+    UINT8 = 3
+
+
+class IndexVector:  # schema.fbs: tables Int32Vector, Uint16Vector and Uint8Vector
+    VALUES = Field(0, FieldType.OFFSET)
+
+
+class DimensionMetadata:  # schema.fbs: table DimensionMetadata
+    FORMAT = Field(0, FieldType.INT8)
+    DENSE_SIZE = Field(1, FieldType.INT32)
+    ARRAY_SEGMENTS_TYPE = Field(2, FieldType.UINT8)
+    ARRAY_SEGMENTS = Field(3, FieldType.OFFSET)
+    ARRAY_INDICES_TYPE = Field(4, FieldType.UINT8)
+    ARRAY_INDICES = Field(5, FieldType.OFFSET)
+
+
+class SparsityParameters:  # schema.fbs: table SparsityParameters
+    TRAVERSAL_ORDER = Field(0, FieldType.OFFSET)
+    BLOCK_MAP = Field(1, FieldType.OFFSET)
+    DIM_METADATA = Field(2, FieldType.OFFSET)
 
 
 class Buffer:  # schema.fbs: table Buffer

@@ -362,3 +362,23 @@ def test_int16_activations_are_verified_everywhere_and_reported(deploy: Deploy, 
     assert {layer["activations"] for layer in report["layers"]} == {"int16"}
     assert {check["artifact"] for check in report["verification"]} >= {"model.npz", "model.tflite", "model.h"}
     assert report["accuracy"]["agreement"] > 0.9
+
+
+def test_blocks_of_16_weights_give_a_second_tflite_file_for_a_raspberry_pi(
+    deploy: Deploy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(640, 24), torch.nn.ReLU(), torch.nn.Linear(24, 4))
+    torch.save(network.state_dict(), tmp_path / "wide.pt")
+    np.savez(tmp_path / "calibration.npz", x=np.random.default_rng(0).random((60, 640), np.float32))
+    arguments = (tmp_path / "wide.pt", "--structure", "1x16", "--sparsity", 0.95)
+    assert deploy("--target", "rpi4", *arguments) == 0
+    report = json.loads((tmp_path / "wide-rpi4" / "report.json").read_text())
+    assert report["sparse_tflite"]["layers"] == ["0"]
+    assert "model.sparse.tflite" in {check["artifact"] for check in report["verification"]}
+    sizes = [(tmp_path / "wide-rpi4" / name).stat().st_size for name in ("model.sparse.tflite", "model.tflite")]
+    assert sizes[0] < sizes[1]
+    assert "model.sparse.tflite" in (tmp_path / "wide-rpi4" / "README.md").read_text()
+    assert "model.sparse.tflite: 0 in blocks of 1x16" in capsys.readouterr().out
+    assert deploy("--target", "host", *arguments) == 0
+    assert not (tmp_path / "wide-host" / "model.sparse.tflite").exists()
