@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +34,11 @@ class BoardPython:
         """The interpreter."""
         return self.root / "usr" / "bin" / "python3"
 
-    def emulator_options(self, module_folder: Path) -> list[str | Path]:
-        """Return what user-mode QEMU needs to run the interpreter with the modules of one more folder."""
+    def emulator_options(self, *module_folders: Path) -> list[str | Path]:
+        """Return what user-mode QEMU needs to run the interpreter with the modules of more folders."""
         libraries = self.root / "usr" / "lib" / self.triplet
-        # NumPy first: module_folder may be a site-packages that holds this machine's.
-        modules = f"{self.root / 'usr' / 'lib' / 'python3' / 'dist-packages'}:{module_folder}"
+        # NumPy first: a module folder may be a site-packages that holds this machine's.
+        modules = ":".join(map(str, (self.root / "usr" / "lib" / "python3" / "dist-packages", *module_folders)))
         environment = {
             "PYTHONHOME": self.root / "usr",
             "PYTHONPATH": modules,
@@ -60,7 +61,7 @@ def find_board_python(board: Board) -> BoardPython:
     MissingToolError
         When there is none; the message says how to get it.
     """
-    python = BoardPython(_cache_folder(board), board.toolchain)
+    python = BoardPython(cache_folder(board), board.toolchain)
     if not python.program.exists():
         raise MissingToolError(
             f"the board's Python and NumPy are not here: nettrim bench --fetch-python gets them (25 MB), "
@@ -69,8 +70,13 @@ def find_board_python(board: Board) -> BoardPython:
     return python
 
 
-def fetch_board_python(board: Board) -> BoardPython:
+def fetch_board_python(board: Board, packages: Sequence[str] = PACKAGES, cache_name: str = "python") -> BoardPython:
     """Download and unpack the board's Python and NumPy from this machine's Debian archive; needs no rights.
+
+    Parameters
+    ----------
+    packages, cache_name
+        Others than those of `find_board_python`, and what their folder in the cache is called.
 
     Raises
     ------
@@ -82,24 +88,25 @@ def fetch_board_python(board: Board) -> BoardPython:
     architecture = ARCHITECTURES.get(board.toolchain)
     if architecture is None:
         raise ToolchainError(f"board {board.name!r} has no Python to fetch, expected a Linux board (such as rpi4)")
-    folder = _cache_folder(board)
+    folder = cache_folder(board, cache_name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=folder.parent) as scratch:
         root = Path(scratch, "root")
-        for package in _download(architecture, Path(scratch)):
+        for package in _download(architecture, packages, Path(scratch)):
             run_tool("dpkg-deb", ["-x", package, root])
         shutil.rmtree(folder, ignore_errors=True)
         root.rename(folder)
-    return find_board_python(board)
+    return BoardPython(folder, board.toolchain)
 
 
-def _cache_folder(board: Board) -> Path:
+def cache_folder(board: Board, cache_name: str = "python") -> Path:
+    """Return where `fetch_board_python` puts packages."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "nettrim" / f"python-{board.toolchain}"
+    return cache / "nettrim" / f"{cache_name}-{board.toolchain}"
 
 
-def _download(architecture: str, scratch: Path) -> list[Path]:
-    """Return the packages that Python and NumPy need on an empty machine, by apt with a state of its own."""
+def _download(architecture: str, packages: Sequence[str], scratch: Path) -> list[Path]:
+    """Return packages and all that they need on an empty machine, by apt with a state of its own."""
     for name in ("state/lists/partial", "cache/archives/partial"):
         (scratch / name).mkdir(parents=True)
     (scratch / "status").touch()
@@ -114,5 +121,5 @@ def _download(architecture: str, scratch: Path) -> list[Path]:
     }
     options = [part for key, value in settings.items() for part in ("-o", f"{key}={value}")]
     run_tool("apt-get", [*options, "update", "--quiet"])
-    run_tool("apt-get", [*options, "install", "--yes", "--download-only", "--no-install-recommends", *PACKAGES])
+    run_tool("apt-get", [*options, "install", "--yes", "--download-only", "--no-install-recommends", *packages])
     return sorted((scratch / "cache" / "archives").glob("*.deb"))

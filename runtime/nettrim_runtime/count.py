@@ -42,7 +42,7 @@ def count_runs(model: Path, samples: Path, output: Path) -> None:
     x = load_samples(samples)
     program = prepare(load_model(model), batch_size=1)
     program.run(x[:1])
-    begin, end = _function(BEGIN), _function(END)
+    begin, end = markers()
     with output.open("wb") as stream:
         for index in range(len(x)):
             batch = x[index : index + 1]
@@ -51,6 +51,11 @@ def count_runs(model: Path, samples: Path, output: Path) -> None:
             end()
             for values in outputs:
                 stream.write(values.tobytes())
+
+
+def markers() -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return two functions: what runs between the first and the second is counted."""
+    return _function(BEGIN), _function(END)
 
 
 def main(arguments: Sequence[str]) -> int:
