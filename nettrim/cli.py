@@ -41,7 +41,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @deploy_app.command()
 @app.command()
 def deploy(
-    model: Annotated[Path, typer.Argument(help="Trained network: .pt state dict or .onnx.", show_default=False)],
+    model: Annotated[
+        Path, typer.Argument(help="Trained network: .onnx, .pt, .pth or .safetensors.", show_default=False)
+    ],
     target: Annotated[str, typer.Option(help="Board; `nettrim boards` lists them.", show_default=False)],
     *,
     data: Annotated[
@@ -97,8 +99,11 @@ def deploy(
     ] = None,
     arch: Annotated[
         str | None,
-        typer.Option(help="file.py:factory that makes the torch module of a state dict.", show_default=False),
+        typer.Option(help="file.py:factory that makes the torch module of the weights.", show_default=False),
     ] = None,
+    trust_pickle: Annotated[
+        bool, typer.Option("--trust-pickle", help="Open model files that can run any code: trusted ones only.")
+    ] = False,
     input_scale: Annotated[float, typer.Option(help="Samples are multiplied by this first.")] = 1.0,
     mean: Annotated[
         str | None, typer.Option(help="Then this is subtracted: one value or one a channel.", show_default=False)
@@ -140,6 +145,7 @@ def deploy(
         input_options=InputOptions(input_scale, _floats(mean, "--mean"), _floats(std, "--std"), input_layout),
         input_shape=_shape(input_shape),
         arch=arch,
+        trust_pickle=trust_pickle,
         seed=seed,
     )
     console, messages = _console(), Console(stderr=True, soft_wrap=True, highlight=False)

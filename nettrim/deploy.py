@@ -77,6 +77,8 @@ class DeployOptions:
         or none.
     goal_is_default : bool
         Whether the user chose none of these, no sparsity and no epsilon.
+    trust_pickle : bool
+        Whether a model file may run code.
     """
 
     model: Path
@@ -93,6 +95,7 @@ class DeployOptions:
     input_options: InputOptions = field(default_factory=InputOptions)
     input_shape: tuple[int, ...] | None = None
     arch: str | None = None
+    trust_pickle: bool = False
     seed: int = 0
 
     @property
@@ -193,7 +196,9 @@ def read_inputs(options: DeployOptions) -> Inputs:
     board = load_board(options.board)
     flash_bytes = _flash_to_fit(board) if options.fit else None
     check_output(options.folder, force=options.force)
-    model = load_model(options.model, input_shape=options.input_shape, arch=options.arch)
+    model = load_model(
+        options.model, input_shape=options.input_shape, arch=options.arch, trust_pickle=options.trust_pickle
+    )
     graph = model.graph
     check_quantize(graph)
     check_tflite(graph)

@@ -199,7 +199,7 @@ def _manifest_facts(deployment: Deployment, options: DeployOptions, build: dict[
         "dependencies": {name: importlib.metadata.version(name) for name in DEPENDENCIES},
         "compiler": build["compiler"],
         "board": deployment.inputs.board.name,
-        "model": {"name": deployment.name, "file": options.model.name},
+        "model": {"name": deployment.name, "file": options.model.name, "trust_pickle": options.trust_pickle},
         "input": {
             **_port(deployment, graph.inputs[0]),
             "source_shape": spec.source_shape,

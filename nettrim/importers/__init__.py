@@ -1,4 +1,4 @@
-"""Model files to the Graph: PyTorch state dicts and ONNX; everything else is refused by name."""
+"""Model files to the Graph; what cannot be read, or not without running it, is refused by name."""
 
 from nettrim.importers.imported_model import ImportedModel, InputLayout
 from nettrim.importers.load import load_model

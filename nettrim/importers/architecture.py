@@ -1,20 +1,15 @@
 """A state dict with the user's own module: loaded into it and exported to ONNX bytes."""
 
-import contextlib
-import importlib
 import importlib.util
-import io
-import logging
 import sys
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nettrim.importers.torch_export import export_module, first_line
 from nettrim.importers.torch_library import import_torch
 from nettrim_runtime.errors import ModelFileError
 
-EXAMPLE_BATCH = 2  # one would be taken as a fixed size
 NAMES_SHOWN = 5
 
 
@@ -39,19 +34,9 @@ def export_with_module(path: Path, state: Mapping[str, Any], arch: str, input_sh
     ModelFileError
         When the file or the factory fails, the state dict does not fit, or torch cannot export the module.
     """
-    torch = import_torch(path)
-    _require_onnxscript(path)
     module = load_module(arch)
     _load_state(path, module, state, arch)
-    module.eval()
-    try:
-        with _quiet():
-            return _export(torch, module, torch.zeros(EXAMPLE_BATCH, *input_shape))
-    except Exception as error:
-        raise ModelFileError(
-            f"{path}: torch cannot export the module of {arch} for samples of shape {input_shape}"
-            f" ({_first_line(error)}); check --input-shape, or export to ONNX yourself"
-        ) from error
+    return export_module(path, module.eval(), input_shape)
 
 
 def load_module(arch: str) -> Any:
@@ -75,13 +60,13 @@ def load_module(arch: str) -> Any:
     try:
         factory = getattr(_run_file(Path(file)), name, None)
     except Exception as error:
-        raise ModelFileError(f"--arch {arch}: running {file} failed ({_first_line(error)})") from error
+        raise ModelFileError(f"--arch {arch}: running {file} failed ({first_line(error)})") from error
     if not callable(factory):
         raise ModelFileError(f"--arch {arch}: {file} has no function or class {name!r}")
     try:
         module = factory()
     except Exception as error:
-        raise ModelFileError(f"--arch {arch}: {name}() failed ({_first_line(error)})") from error
+        raise ModelFileError(f"--arch {arch}: {name}() failed ({first_line(error)})") from error
     if not isinstance(module, import_torch(Path(file)).nn.Module):
         raise ModelFileError(f"--arch {arch}: {name}() returned {type(module).__name__}, expected a torch.nn.Module")
     return module
@@ -116,48 +101,6 @@ def _load_state(path: Path, module: Any, state: Mapping[str, Any], arch: str) ->
         raise ModelFileError(f"{path}: the state dict does not fit the module of {arch}: {reason}") from error
 
 
-def _require_onnxscript(path: Path) -> None:
-    try:
-        importlib.import_module("onnxscript")
-    except ImportError as error:
-        raise ModelFileError(
-            f"{path}: --arch needs onnxscript for torch's ONNX export: pip install nettrim[torch]"
-        ) from error
-
-
-def _export(torch: Any, module: Any, example: Any) -> bytes:
-    program = torch.onnx.export(
-        module,
-        (example,),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-    )
-    buffer = io.BytesIO()
-    program.save(buffer)
-    return buffer.getvalue()
-
-
 def _shown(names: list[str]) -> str:
     listed = ", ".join(names[:NAMES_SHOWN]) or "nothing"
     return listed + (f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else "")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's own remarks, which concern torch's developers, off the terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -1,11 +1,11 @@
 """Tells what a model file is from its content; nothing in it is executed."""
 
 import enum
-import json
 import tarfile
 import zipfile
 from pathlib import Path
 
+from nettrim.importers.safetensors_file import is_safetensors
 from nettrim_runtime.errors import ModelFileError
 
 MAX_FILE_BYTES = 1 << 30  # far above what the boards hold; keeps a hostile file from filling the memory
@@ -14,7 +14,9 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"  # HDF5 file format specification, section
 TFLITE_IDENTIFIER = b"TFL3"  # TensorFlow Lite schema, file_identifier, at byte 4
 PICKLE_PROTOCOLS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # opcode PROTO, then the version
 LEGACY_TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # torch/serialization.py MAGIC_NUMBER, as a pickle
-READABLE = "nettrim reads ONNX files (.onnx) and PyTorch state dicts (.pt, .pth)"
+READABLE = (
+    "nettrim reads ONNX (.onnx), PyTorch (.pt, .pth: state dict, module or TorchScript; .pt2) and safetensors files"
+)
 STATE_DICT_ADVICE = "save the weights with torch.save(model.state_dict(), 'model.pt'), or export the model to ONNX"
 
 
@@ -22,7 +24,10 @@ class FileKind(enum.Enum):
     """The kinds of file that can be read."""
 
     ONNX = "ONNX"
-    TORCH_ZIP = "PyTorch zip"
+    TORCH_PICKLE = "PyTorch"
+    TORCHSCRIPT = "TorchScript"
+    EXPORT_ARCHIVE = "PyTorch export archive"
+    SAFETENSORS = "safetensors"
 
 
 def identify(path: Path) -> FileKind:
@@ -41,9 +46,13 @@ def identify(path: Path) -> FileKind:
         raise ModelFileError(f"{path}: the file has {size} bytes, expected at most {MAX_FILE_BYTES}")
     if head.startswith(b"PK\x03\x04"):
         return _identify_zip(path)
-    foreign = _foreign_kind(path, head, size)
+    if head[2:].startswith(LEGACY_TORCH_MAGIC):
+        return FileKind.TORCH_PICKLE
+    foreign = _foreign_kind(path, head)
     if foreign:
         raise ModelFileError(f"{path}: this is {foreign}. {READABLE}")
+    if is_safetensors(path, size):
+        return FileKind.SAFETENSORS
     return FileKind.ONNX  # protocol buffers have no signature: the ONNX reader judges the rest
 
 
@@ -84,70 +93,38 @@ def _identify_zip(path: Path) -> FileKind:
             f"{path}: the archive unpacks to {unpacked_bytes} bytes, expected at most {MAX_FILE_BYTES}"
         )
     names = [entry.filename for entry in entries]
-    foreign = _foreign_zip(names)
-    if foreign:
-        raise ModelFileError(f"{path}: this is {foreign}. {READABLE}")
-    return FileKind.TORCH_ZIP
-
-
-def _foreign_zip(names: list[str]) -> str | None:
     inner = [name.split("/", 1)[-1] for name in names]
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
-        return f"TorchScript, which holds program code; {STATE_DICT_ADVICE}"
+        return FileKind.TORCHSCRIPT
     if "archive_format" in inner or any(name.startswith("models/") and name.endswith(".json") for name in inner):
-        return (
-            "a PyTorch export archive (.pt2), which cannot be opened without the risk of running code from it;"
-            f" {STATE_DICT_ADVICE}"
-        )
+        return FileKind.EXPORT_ARCHIVE
+    if "data.pkl" in inner:
+        return FileKind.TORCH_PICKLE
+    raise ModelFileError(f"{path}: this is {_foreign_zip(names)}. {READABLE}")
+
+
+def _foreign_zip(names: list[str]) -> str:
     if "model.weights.h5" in names or ("config.json" in names and "metadata.json" in names):
         return "a Keras model (.keras); convert it with tf2onnx to ONNX"
-    if "data.pkl" in inner:
-        return None
     if names and all(name.endswith(".npy") for name in names):
         return "a NumPy archive (.npz), which holds arrays without a network; give it to --data"
     return "a zip archive without a model in it"
 
 
-def _foreign_kind(path: Path, head: bytes, size: int) -> str | None:
+def _foreign_kind(path: Path, head: bytes) -> str | None:
     if head.startswith(HDF5_SIGNATURE):
         return "an HDF5 file, as Keras writes (.h5); convert it with tf2onnx to ONNX"
     if head[4:8] == TFLITE_IDENTIFIER:
         return "a TensorFlow Lite model (.tflite); give the model that it was converted from, as ONNX"
     if head.startswith(PICKLE_PROTOCOLS):
-        return _pickle_kind(head)
+        return f"a Python pickle, which would run code when opened; {STATE_DICT_ADVICE}"
     if tarfile.is_tarfile(path):
         return f"a tar archive, as the oldest PyTorch wrote; load it with PyTorch and {STATE_DICT_ADVICE}"
-    if _is_safetensors(path, size):
-        return "a safetensors file; load it with safetensors.torch.load_file and save the result with torch.save"
     if path.name == "saved_model.pb":
         return "a TensorFlow SavedModel; convert its folder with tf2onnx to ONNX"
     if _is_text(head):
         return _text_kind(head)
     return None
-
-
-def _pickle_kind(head: bytes) -> str:
-    if head[2:].startswith(LEGACY_TORCH_MAGIC):
-        return (
-            "a PyTorch file in the format before version 1.6; rewrite it with"
-            " torch.save(torch.load(path, weights_only=True), 'model.pt')"
-        )
-    return f"a Python pickle, which would run code when opened; {STATE_DICT_ADVICE}"
-
-
-def _is_safetensors(path: Path, size: int) -> bool:
-    # safetensors format: 8 bytes with the header's length, little-endian, then that many bytes of JSON
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-        if not 2 <= header_bytes <= size - 8:
-            return False
-        if file.read(1) != b"{":
-            return False
-        try:
-            json.loads(b"{" + file.read(header_bytes - 1))
-        except (ValueError, RecursionError):
-            return False
-    return True
 
 
 def _is_text(head: bytes) -> bool:

@@ -1,31 +1,75 @@
 """A model file of any kind that can be read, to an ImportedModel."""
 
 import math
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nettrim.importers.architecture import export_with_module
-from nettrim.importers.file_kind import FileKind, identify
+from nettrim.importers.file_kind import STATE_DICT_ADVICE, FileKind, identify
+from nettrim.importers.graph_builder import Array
 from nettrim.importers.imported_model import ImportedModel
 from nettrim.importers.linear_chain import NotAChain, build_linear_chain, describe_linear_chain, find_linear_chain
 from nettrim.importers.onnx_import import import_onnx
-from nettrim.importers.torch_file import StateDict, float_array, read_state_dict
+from nettrim.importers.safetensors_file import float_values, read_safetensors
+from nettrim.importers.torch_export import export_module, export_script
+from nettrim.importers.torch_file import PickledModule, float_array, read_torch_file
+from nettrim.importers.torch_library import import_torch
+from nettrim.importers.torchscript import read_torchscript
 from nettrim_runtime.errors import ModelFileError
 
 STATE_DICT_FORMAT = "PyTorch state dict"
+MODULE_FORMAT = "PyTorch module"
+TORCHSCRIPT_FORMAT = "TorchScript"
+SAFETENSORS_FORMAT = "safetensors"
 
 
-def load_model(path: Path, *, input_shape: tuple[int, ...] | None = None, arch: str | None = None) -> ImportedModel:
-    """Return the network in a file, simplified; nothing from the file is executed.
+@dataclass(frozen=True)
+class _Request:
+    """What the user asked for, as `load_model` takes it."""
+
+    path: Path
+    input_shape: tuple[int, ...] | None
+    arch: str | None
+    trust_pickle: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Weights:
+    """Named tensors whose network is still to be found.
+
+    Attributes
+    ----------
+    shapes : Mapping of str to tuple of int
+        In the file's order.
+    as_arrays, as_tensors : callable
+        Return float32 arrays, checked, or torch tensors by name.
+    """
+
+    format: str
+    shapes: Mapping[str, tuple[int, ...]]
+    as_arrays: Callable[[], Mapping[str, Array]]
+    as_tensors: Callable[[], Mapping[str, Any]]
+    notes: tuple[str, ...] = ()
+
+
+def load_model(
+    path: Path, *, input_shape: tuple[int, ...] | None = None, arch: str | None = None, trust_pickle: bool = False
+) -> ImportedModel:
+    """Return the network in a file, simplified; nothing from the file is executed unless it is trusted.
 
     Parameters
     ----------
     path : Path
-        A PyTorch state dict or checkpoint (.pt, .pth), or an ONNX model. The content counts, not the name.
+        A PyTorch state dict, checkpoint or module (.pt, .pth), safetensors, or an ONNX model. The content counts, not
+        the name.
     input_shape : tuple of int, optional
         The shape of one sample without the batch axis, where the file does not carry it.
     arch : str, optional
-        "FILE.py:FACTORY" for a state dict that is not a plain chain of Linear and ReLU.
+        "FILE.py:FACTORY" for weights that are not a plain chain of Linear and ReLU.
+    trust_pickle : bool
+        Whether files are opened that cannot be without running code from them.
 
     Raises
     ------
@@ -37,25 +81,69 @@ def load_model(path: Path, *, input_shape: tuple[int, ...] | None = None, arch: 
     if input_shape is not None and (not input_shape or min(input_shape) < 1):
         raise ModelFileError(f"--input-shape {input_shape}: expected sizes of at least one, for instance 1,28,28")
     kind = identify(path)
-    if kind is FileKind.TORCH_ZIP:
-        return _load_state_dict(path, input_shape, arch)
-    if arch is not None:
-        raise ModelFileError(f"{path}: --arch belongs to PyTorch state dicts, an ONNX model carries its own network")
+    request = _Request(path, input_shape, arch, trust_pickle)
+    if kind is FileKind.TORCH_PICKLE:
+        return _load_torch(request)
+    if kind is FileKind.SAFETENSORS:
+        return _load_weights(request, _read_safetensors(path))
+    _refuse_arch(request)
+    if kind is FileKind.EXPORT_ARCHIVE:
+        raise ModelFileError(
+            f"{path}: this is a PyTorch export archive (.pt2), which cannot be opened without the risk of running code"
+            f" from it; {STATE_DICT_ADVICE}"
+        )
+    if kind is FileKind.TORCHSCRIPT:
+        return _load_torchscript(request)
     return import_onnx(path.read_bytes(), str(path), path.stem, input_shape)
 
 
-def _load_state_dict(path: Path, input_shape: tuple[int, ...] | None, arch: str | None) -> ImportedModel:
-    state = read_state_dict(path)
-    if arch is not None:
-        return _load_with_module(path, state, input_shape, arch)
-    layers = find_linear_chain({name: tuple(tensor.shape) for name, tensor in state.tensors.items()})
+def _load_torch(request: _Request) -> ImportedModel:
+    path = request.path
+    content = read_torch_file(path, trust_pickle=request.trust_pickle)
+    if isinstance(content, PickledModule):
+        _refuse_arch(request)
+        shape = _needed_shape(request, "a pickled module")
+        model = import_onnx(export_module(path, content.module, shape), str(path), path.stem, shape)
+        return _described(model, MODULE_FORMAT, *content.notes, "module exported to ONNX")
+    tensors = content.tensors
+    weights = _Weights(
+        STATE_DICT_FORMAT,
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        lambda: {name: float_array(path, name, tensor) for name, tensor in tensors.items()},
+        lambda: tensors,
+        content.notes,
+    )
+    return _load_weights(request, weights)
+
+
+def _load_torchscript(request: _Request) -> ImportedModel:
+    path, shape = request.path, _needed_shape(request, "TorchScript")
+    module, notes = read_torchscript(path, trust_pickle=request.trust_pickle)
+    model = import_onnx(export_script(path, module, shape), str(path), path.stem, shape)
+    return _described(model, TORCHSCRIPT_FORMAT, *notes, "TorchScript exported to ONNX")
+
+
+def _read_safetensors(path: Path) -> _Weights:
+    arrays = read_safetensors(path)
+    return _Weights(
+        SAFETENSORS_FORMAT,
+        {name: values.shape for name, values in arrays.items()},
+        lambda: {name: float_values(path, name, values) for name, values in arrays.items()},
+        lambda: {name: import_torch(path).from_numpy(values) for name, values in arrays.items()},
+    )
+
+
+def _load_weights(request: _Request, weights: _Weights) -> ImportedModel:
+    path, input_shape = request.path, request.input_shape
+    if request.arch is not None:
+        return _load_with_module(request, request.arch, weights)
+    layers = find_linear_chain(weights.shapes)
     if isinstance(layers, NotAChain):
         raise ModelFileError(
-            f"{path}: the state dict is not a plain chain of Linear and ReLU: {layers.reason}; give the network's"
+            f"{path}: the weights are not a plain chain of Linear and ReLU: {layers.reason}; give the network's"
             " code with --arch FILE.py:FACTORY (and --input-shape, for instance 1,28,28), or export it to ONNX"
         )
-    arrays = {name: float_array(path, name, tensor) for name, tensor in state.tensors.items()}
-    graph = build_linear_chain(path, layers, arrays)
+    graph = build_linear_chain(path, layers, weights.as_arrays())
     n_inputs = graph.tensors[graph.inputs[0]].size
     source_shape = (n_inputs,) if input_shape is None else input_shape
     if math.prod(source_shape) != n_inputs:
@@ -63,16 +151,32 @@ def _load_state_dict(path: Path, input_shape: tuple[int, ...] | None, arch: str 
         raise ModelFileError(
             f"{path}: --input-shape {given} has {math.prod(source_shape)} values, the first layer takes {n_inputs}"
         )
-    notes = (*state.notes, f"state dict recognised as {describe_linear_chain(graph)}", "transposes left: 0")
-    return ImportedModel(graph, "flat", source_shape, notes, STATE_DICT_FORMAT)
+    notes = (*weights.notes, f"weights recognised as {describe_linear_chain(graph)}", "transposes left: 0")
+    return ImportedModel(graph, "flat", source_shape, notes, weights.format)
 
 
-def _load_with_module(path: Path, state: StateDict, input_shape: tuple[int, ...] | None, arch: str) -> ImportedModel:
-    if input_shape is None:
+def _load_with_module(request: _Request, arch: str, weights: _Weights) -> ImportedModel:
+    path, shape = request.path, _needed_shape(request, "--arch")
+    data = export_with_module(path, weights.as_tensors(), arch, shape)
+    model = import_onnx(data, f"{path} with --arch {arch}", path.stem, shape)
+    note = f"weights loaded into the module of {arch} and exported to ONNX"
+    return _described(model, weights.format, *weights.notes, note)
+
+
+def _needed_shape(request: _Request, what: str) -> tuple[int, ...]:
+    if request.input_shape is None:
         raise ModelFileError(
-            f"{path}: --arch needs the shape of one sample as well, for instance --input-shape 1,28,28"
+            f"{request.path}: {what} needs the shape of one sample as well, for instance --input-shape 1,28,28"
         )
-    data = export_with_module(path, state.tensors, arch, input_shape)
-    model = import_onnx(data, f"{path} with --arch {arch}", path.stem, input_shape)
-    notes = (*state.notes, f"state dict loaded into the module of {arch} and exported to ONNX", *model.notes)
-    return replace(model, notes=notes, format=STATE_DICT_FORMAT)
+    return request.input_shape
+
+
+def _refuse_arch(request: _Request) -> None:
+    if request.arch is not None:
+        raise ModelFileError(
+            f"{request.path}: --arch belongs to files that hold weights alone, this one carries its own network"
+        )
+
+
+def _described(model: ImportedModel, file_format: str, *notes: str) -> ImportedModel:
+    return replace(model, notes=(*notes, *model.notes), format=file_format)

@@ -1,7 +1,8 @@
-"""Reads a PyTorch zip into named arrays; torch's restricted unpickler runs nothing from the file."""
+"""Reads what torch.save wrote; torch's restricted unpickler runs nothing from the file."""
 
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.importers.file_kind import MAX_FILE_BYTES, STATE_DICT_ADVICE
+from nettrim.importers.standard_layers import check_layers, standard_layers
+from nettrim.importers.torch_export import first_line
 from nettrim.importers.torch_library import import_torch
 from nettrim_runtime.errors import ModelFileError
 
 Array = npt.NDArray[Any]
 
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "net")  # where checkpoints of public projects keep it
+TRUST_ADVICE = "--trust-pickle opens it all the same, for files whose origin you trust"
+TRUST_NOTE = "opened with --trust-pickle: the file may have run any code"
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 
 
@@ -35,26 +40,55 @@ class StateDict:
     notes: tuple[str, ...]
 
 
-def read_state_dict(path: Path) -> StateDict:
-    """Return the state dict of a file written by torch.save.
+@dataclass(frozen=True, eq=False)
+class PickledModule:
+    """A whole torch.nn.Module in a file.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        In evaluation mode.
+    notes : tuple of str
+        What was unwrapped, and whether the file was trusted.
+    """
+
+    module: Any
+    notes: tuple[str, ...]
+
+
+def read_torch_file(path: Path, *, trust_pickle: bool) -> StateDict | PickledModule:
+    """Return what is in a file written by torch.save.
+
+    Parameters
+    ----------
+    trust_pickle : bool
+        Whether a file that torch's restricted unpickler refuses is opened by the unrestricted one, which runs any
+        code that the file names.
 
     Raises
     ------
     ModelFileError
         When torch is missing, the file is damaged, asks for Python code, or holds something else.
     """
-    content = _load(path)
-    state, notes = _find_state(content)
-    if state is None:
+    torch = import_torch(path)
+    content, trust_notes = _load(torch, path, trust_pickle=trust_pickle)
+    module, notes = _find(content, lambda value: isinstance(value, torch.nn.Module), "module")
+    if module is not None:
+        if not trust_notes:
+            check_layers(path, torch, module)
+        return PickledModule(module.float().eval(), (*trust_notes, *notes))
+    found, notes = _find(content, _is_state, "state dict")
+    if found is None:
         raise ModelFileError(
-            f"{path}: the file holds {_describe(content)}, expected a state dict (names to tensors)"
+            f"{path}: the file holds {_describe(content)}, expected a state dict (names to tensors), a torch.nn.Module"
             f" or a checkpoint with one under {', '.join(map(repr, STATE_KEYS))}; {STATE_DICT_ADVICE}"
         )
+    state = dict(found)
     for prefix in WRAPPER_PREFIXES:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
             notes = (*notes, f"prefix {prefix!r} removed from every name")
-    return StateDict(state, notes)
+    return StateDict(state, (*trust_notes, *notes))
 
 
 def float_array(path: Path, name: str, tensor: Any) -> Array:
@@ -75,36 +109,50 @@ def float_array(path: Path, name: str, tensor: Any) -> Array:
     return np.ascontiguousarray(values)
 
 
-def _load(path: Path) -> Any:
-    torch = import_torch(path)
+def _load(torch: Any, path: Path, *, trust_pickle: bool) -> tuple[Any, tuple[str, ...]]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(standard_layers(torch)):
+            return torch.load(path, map_location="cpu", weights_only=True), ()
     except pickle.UnpicklingError as error:
+        if trust_pickle:
+            return _load_trusted(torch, path), (TRUST_NOTE,)
         raise ModelFileError(
-            f"{path}: this is a pickled object, not a state dict: opening it would run Python code"
-            f" ({_unsafe_names(torch, path)}); {STATE_DICT_ADVICE}"
+            f"{path}: this is a pickled object, not a state dict or layers of torch.nn alone: opening it would run"
+            f" Python code ({_unsafe_names(torch, path, error)}); {STATE_DICT_ADVICE}; {TRUST_ADVICE}"
         ) from error
     except Exception as error:  # a damaged file raises anything, from KeyError to RuntimeError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelFileError(f"{path}: the PyTorch file is damaged ({reason}); save or copy it again") from error
 
 
-def _unsafe_names(torch: Any, path: Path) -> str:
+def _load_trusted(torch: Any, path: Path) -> Any:
     try:
-        names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # noqa: BLE001  the file is hostile or damaged, the refusal stands without the names
-        names = []
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:
+        raise ModelFileError(
+            f"{path}: the pickled object cannot be opened with --trust-pickle either ({first_line(error)}); it needs"
+            f" the Python code of its classes, for instance on PYTHONPATH; or {STATE_DICT_ADVICE}"
+        ) from error
+
+
+def _unsafe_names(torch: Any, path: Path, refusal: Exception) -> str:
+    try:
+        with torch.serialization.safe_globals(standard_layers(torch)):
+            names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # noqa: BLE001  a file before 1.6, or a damaged one: torch has named the first
+        names = re.findall(r"GLOBAL (\S+) was not", str(refusal))
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return f"it asks for {shown}" if names else "its pickle holds instructions that no state dict needs"
 
 
-def _find_state(content: Any) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    if _is_state(content):
-        return dict(content), ()
+def _find(content: Any, is_wanted: Callable[[Any], bool], what: str) -> tuple[Any, tuple[str, ...]]:
+    """Return what is wanted, the content itself or an entry of a checkpoint, and a note on where it was."""
+    if is_wanted(content):
+        return content, ()
     if isinstance(content, dict):
         for key in STATE_KEYS:
-            if _is_state(content.get(key)):
-                return dict(content[key]), (f"state dict found under {key!r} of a checkpoint",)
+            if is_wanted(content.get(key)):
+                return content[key], (f"{what} found under {key!r} of a checkpoint",)
     return None, ()
 
 

@@ -4,15 +4,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from nettrim.importers import ImportedModel, load_model
+from nettrim.importers import load_model
 from nettrim.importers.architecture import load_module
-from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import ModelFileError, UnsupportedOperatorError
-from tests.nettrim.onnx_models import arrange_samples, op_names
+from tests.nettrim.onnx_models import op_names
+from tests.nettrim.torch_models import assert_runs_as_in_torch
 
 MLP = """
 from torch import nn
@@ -60,14 +59,6 @@ def save_with_code(folder: Path, code: str, factory: str) -> tuple[Path, str, An
             torch.nn.init.uniform_(part.running_var, 0.5, 2.0)
     torch.save(module.state_dict(), folder / "model.pt")
     return folder / "model.pt", arch, module.eval()
-
-
-def assert_runs_as_in_torch(model: ImportedModel, module: Any) -> None:
-    samples = np.random.default_rng(0).normal(size=(5, *model.source_shape)).astype(np.float32)
-    with torch.no_grad():
-        expected = module(torch.from_numpy(samples)).numpy()
-    outputs = run_graph(model.graph, arrange_samples(model, samples))
-    np.testing.assert_allclose(outputs, expected, atol=1e-5)  # float32 sums of at most 48 terms
 
 
 @pytest.mark.slow
@@ -122,7 +113,7 @@ def test_missing_onnxscript_is_named_with_the_extra(tmp_path: Path, monkeypatch:
 
 def test_arch_with_an_onnx_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"\x08\x08\x12\xff")
-    with pytest.raises(ModelFileError, match="--arch belongs to PyTorch state dicts"):
+    with pytest.raises(ModelFileError, match="--arch belongs to files that hold weights alone"):
         load_model(tmp_path / "m.onnx", arch="net.py:make")
 
 

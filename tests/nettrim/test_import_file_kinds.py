@@ -1,7 +1,6 @@
 """Files that are no model nettrim reads: named, with what to do, and nothing in them is executed."""
 
 import io
-import json
 import os
 import pickle
 import struct
@@ -17,26 +16,7 @@ import torch
 
 from nettrim.importers import load_model
 from nettrim_runtime.errors import ModelFileError
-from tests.shared_data import shared_data
-
-
-class Marker:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (os.mkdir, (str(self.path),))
-
-
-class Net(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = torch.nn.Linear(3, 2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(x)
+from tests.nettrim.torch_models import Marker, rewrite
 
 
 def message(path: Path) -> str:
@@ -55,19 +35,11 @@ def zipped(path: Path, entries: dict[str, bytes]) -> Path:
     return path
 
 
-def replace_pickle(path: Path, content: object) -> None:
-    """Put another pickle into a file that torch.save wrote."""
-    with zipfile.ZipFile(path) as archive:
-        entries = {entry: archive.read(entry) for entry in archive.namelist()}
-    (name,) = (entry for entry in entries if entry.endswith("data.pkl"))
-    zipped(path, {**entries, name: pickle.dumps(content, protocol=2)})
-
-
 @pytest.mark.parametrize("name", ["model.pt", "model.pth", "model.th"])
 def test_marker_in_a_torch_pickle_never_appears(tmp_path: Path, name: str) -> None:
     path, marker = tmp_path / name, tmp_path / "marker"
     torch.save({"fc.weight": torch.zeros(2, 3)}, path)
-    replace_pickle(path, {"fc.weight": Marker(marker)})
+    rewrite(path, {"data.pkl": pickle.dumps({"fc.weight": Marker(marker)}, protocol=2)})
     text = message(path)
     assert "a pickled object" in text
     assert f"it asks for {os.mkdir.__module__}.mkdir" in text
@@ -105,34 +77,10 @@ def test_marker_in_an_export_archive_never_appears(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-def test_pickled_module_is_refused_naming_what_it_asks_for(tmp_path: Path) -> None:
-    torch.save(Net(), tmp_path / "model.pt")
-    text = message(tmp_path / "model.pt")
-    assert f"{Net.__module__}.Net" in text
-    assert "export the model to ONNX" in text
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript itself is deprecated
-def test_torchscript_is_named(tmp_path: Path) -> None:
-    torch.jit.save(torch.jit.script(Net()), tmp_path / "model.pt")
-    assert "this is TorchScript" in message(tmp_path / "model.pt")
-
-
-def test_old_torch_format_is_named_with_the_way_to_rewrite_it(tmp_path: Path) -> None:
-    torch.save({"w": torch.zeros(2)}, tmp_path / "model.pt", _use_new_zipfile_serialization=False)
-    assert "before version 1.6" in message(tmp_path / "model.pt")
-    assert "before version 1.6" in message(shared_data("models/resnet20-12fca82f.th"))
-
-
 def test_tar_is_named(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "model.pt", "w") as archive:
         archive.addfile(tarfile.TarInfo("storages"), io.BytesIO())
     assert "tar archive" in message(tmp_path / "model.pt")
-
-
-def write_safetensors(path: Path) -> None:
-    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +98,6 @@ def write_safetensors(path: Path) -> None:
         (lambda path: zipped(path, {"x.npy": b""}), "NumPy archive"),
         (lambda path: zipped(path, {"readme.txt": b""}), "zip archive without a model"),
         (lambda path: zipped(path, {"m/data.pkl": b"", "m/version": b"3"}), "PyTorch file is damaged"),
-        (write_safetensors, "safetensors"),
         (lambda path: path.mkdir(), "this is a folder"),
         (lambda _: None, "there is no such file"),
     ],

@@ -32,7 +32,7 @@ def test_lenet_300_100_runs_as_in_torch() -> None:
     with torch.no_grad():
         expected = module(torch.from_numpy(samples)).numpy()
     np.testing.assert_allclose(run_graph(model.graph, samples), expected, atol=1e-4)  # float32 sums of 784 terms
-    recognised = "state dict recognised as Linear 784-300, ReLU, Linear 300-100, ReLU, Linear 100-10"
+    recognised = "weights recognised as Linear 784-300, ReLU, Linear 300-100, ReLU, Linear 100-10"
     assert model.notes == (recognised, "transposes left: 0")
     assert (model.input_layout, model.source_shape, model.format) == ("flat", (784,), "PyTorch state dict")
 

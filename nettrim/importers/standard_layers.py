@@ -1,0 +1,59 @@
+"""The torch.nn layers that a pickled module may hold: unpickling and running them executes nothing else."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nettrim_runtime.errors import ModelFileError
+
+# Each is unpickled by Module.__setstate__, which fills the attributes, or by one that only adds missing ones; none
+# evaluates text, imports modules or opens files when it runs. Read in torch 2.13's torch/nn/modules.
+STANDARD_LAYERS = (
+    *("Sequential", "Identity", "Flatten", "Unflatten", "Linear", "Conv1d", "Conv2d"),
+    *("BatchNorm1d", "BatchNorm2d", "LayerNorm", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d"),
+    *("Dropout", "Dropout1d", "Dropout2d", "AlphaDropout", "ZeroPad1d", "ZeroPad2d", "ConstantPad1d", "ConstantPad2d"),
+    *("MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d"),
+    *("AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d"),
+    *("ReLU", "ReLU6", "LeakyReLU", "PReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Softplus", "Softsign"),
+    *("Sigmoid", "Tanh", "Hardtanh", "Hardsigmoid", "Hardswish", "Hardshrink", "Softshrink", "Tanhshrink", "Threshold"),
+    *("LogSigmoid", "Softmax", "Softmax2d", "LogSoftmax", "Softmin", "Upsample", "PixelShuffle", "ChannelShuffle"),
+)
+HOOKS = "_hooks"  # how the attributes end that hold functions which run with the module
+
+
+def standard_layers(torch: Any) -> list[Any]:
+    """Return the classes that the restricted unpickler may make."""
+    return [getattr(torch.nn, name) for name in STANDARD_LAYERS if hasattr(torch.nn, name)]
+
+
+def check_layers(path: Path, torch: Any, module: Any) -> None:
+    """Check that a module is made of standard layers as torch wrote them.
+
+    Raises
+    ------
+    ModelFileError
+        When a part is of another class, carries hooks or hides a method behind an attribute.
+    """
+    allowed = standard_layers(torch)
+    for name, part in _parts("module", module, allowed):
+        finding = next(_findings(part, allowed), None)
+        if finding:
+            raise ModelFileError(f"{path}: part {name!r} {finding}, expected layers of torch.nn alone")
+
+
+def _parts(name: str, part: Any, allowed: list[Any]) -> Iterator[tuple[str, Any]]:
+    yield name, part
+    if type(part) in allowed:
+        for child, value in vars(part).get("_modules", {}).items():
+            yield from _parts(f"{name}.{child}", value, allowed)
+
+
+def _findings(part: Any, allowed: list[Any]) -> Iterator[str]:
+    if type(part) not in allowed:
+        yield f"is a {type(part).__name__}"
+        return
+    for attribute, value in vars(part).items():
+        if attribute.endswith(HOOKS) and value:
+            yield f"has {attribute}"
+        if callable(getattr(type(part), attribute, None)):
+            yield f"replaces its method {attribute!r}"

@@ -1,0 +1,96 @@
+"""TorchScript: traced and scripted modules, and programs that do more than compute."""
+
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nettrim.importers import load_model
+from nettrim_runtime.errors import ModelFileError
+from tests.nettrim.onnx_models import op_names
+from tests.nettrim.torch_models import assert_runs_as_in_torch, make_cnn, rewrite
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript itself is deprecated
+
+
+class Writing(torch.nn.Module):
+    """Writes its input into a file whenever it runs."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = str(path)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.ops.aten.save(x, self.path)
+        return torch.relu(x)
+
+
+def trace(module: torch.nn.Module) -> Any:
+    return torch.jit.trace(module, torch.zeros(1, 2, 8, 6))
+
+
+@pytest.mark.parametrize("compile_", [torch.jit.script, trace])
+def test_torchscript_runs_as_in_torch(tmp_path: Path, compile_: Callable[[Any], Any]) -> None:
+    module = make_cnn()
+    torch.jit.save(compile_(module), tmp_path / "model.pt")
+    model = load_model(tmp_path / "model.pt", input_shape=(2, 8, 6))
+    assert_runs_as_in_torch(model, module)
+    assert op_names(model) == ["Conv2d", "MaxPool2d", "Reshape", "Dense", "Dense", "Softmax"]
+    assert (model.format, model.input_layout) == ("TorchScript", "NCHW")
+
+
+def test_program_that_writes_files_is_refused_unless_trusted(tmp_path: Path) -> None:
+    written = tmp_path / "written"
+    torch.jit.save(torch.jit.script(Writing(written)), tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match=r"this TorchScript program names save.*--trust-pickle opens it"):
+        load_model(tmp_path / "model.pt", input_shape=(3,))
+    assert not written.exists()
+    torch.jit.load(tmp_path / "model.pt")(torch.zeros(1, 3))
+    assert written.exists()
+
+
+def test_program_that_runs_while_the_file_is_opened_is_refused(tmp_path: Path) -> None:
+    torch.jit.save(trace(make_cnn()), tmp_path / "model.pt")
+    rewrite(tmp_path / "model.pt", {"code/__torch__/more.py": b"class More(Module):\n  def __setstate__(self): pass"})
+    with pytest.raises(ModelFileError, match="names __setstate__"):
+        load_model(tmp_path / "model.pt", input_shape=(2, 8, 6))
+
+
+def test_custom_class_in_a_pickle_is_refused(tmp_path: Path) -> None:
+    torch.jit.save(trace(make_cnn()), tmp_path / "model.pt")
+    rewrite(tmp_path / "model.pt", {"constants.pkl": b"\x80\x02c__torch__.torch.classes.any\nThing\n)\x81."})
+    with pytest.raises(ModelFileError, match=r"names torch\.classes"):
+        load_model(tmp_path / "model.pt", input_shape=(2, 8, 6))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_of_two_entries_of_one_name_the_checked_one_is_opened(tmp_path: Path) -> None:
+    written, buffer = tmp_path / "written", io.BytesIO()
+    torch.jit.save(torch.jit.script(Writing(written)), buffer)
+    with zipfile.ZipFile(buffer) as archive, zipfile.ZipFile(tmp_path / "model.pt", "w") as twice:
+        for name in archive.namelist():
+            twice.writestr(name, archive.read(name))
+        for name in archive.namelist():
+            twice.writestr(name, archive.read(name).replace(b"torch.save(x, path)", b"torch.relu(x)"))
+    model = load_model(tmp_path / "model.pt", input_shape=(3,))
+    assert op_names(model) == ["Activation"]
+    assert not written.exists()
+
+
+@pytest.mark.parametrize("name", ["data.pkl", "constants.pkl", "version", "data/0"])
+def test_damaged_torchscript_is_an_error_of_one_line(tmp_path: Path, name: str) -> None:
+    torch.jit.save(trace(make_cnn()), tmp_path / "model.pt")
+    rewrite(tmp_path / "model.pt", {name: b"x"})
+    with pytest.raises(ModelFileError, match="damaged") as caught:
+        load_model(tmp_path / "model.pt", input_shape=(2, 8, 6))
+    assert "\n" not in str(caught.value)
+
+
+def test_torchscript_asks_for_input_shape(tmp_path: Path) -> None:
+    torch.jit.save(trace(make_cnn()), tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match="TorchScript needs the shape of one sample"):
+        load_model(tmp_path / "model.pt")
