@@ -30,6 +30,7 @@ OPTIONAL_LIBRARIES = {
     "onnxscript",
     "ai_edge_litert",
     "cvxpy",
+    "h5py",
 }  # extras: imported inside the one function that needs them
 MODULES = [(room, path) for room, folder in ROOMS.items() for path in sorted(folder.rglob("*.py"))]
 IDS = [path.relative_to(ROOT).as_posix() for _, path in MODULES]

@@ -15,7 +15,8 @@ TFLITE_IDENTIFIER = b"TFL3"  # TensorFlow Lite schema, file_identifier, at byte 
 PICKLE_PROTOCOLS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # opcode PROTO, then the version
 LEGACY_TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # torch/serialization.py MAGIC_NUMBER, as a pickle
 READABLE = (
-    "nettrim reads ONNX (.onnx), PyTorch (.pt, .pth: state dict, module or TorchScript; .pt2) and safetensors files"
+    "nettrim reads ONNX (.onnx), PyTorch (.pt, .pth: state dict, module or TorchScript; .pt2), safetensors and Keras"
+    " (.keras, .h5) files"
 )
 STATE_DICT_ADVICE = "save the weights with torch.save(model.state_dict(), 'model.pt'), or export the model to ONNX"
 
@@ -28,6 +29,8 @@ class FileKind(enum.Enum):
     TORCHSCRIPT = "TorchScript"
     EXPORT_ARCHIVE = "PyTorch export archive"
     SAFETENSORS = "safetensors"
+    KERAS_H5 = "Keras HDF5"
+    KERAS_ZIP = "Keras zip"
 
 
 def identify(path: Path) -> FileKind:
@@ -46,6 +49,8 @@ def identify(path: Path) -> FileKind:
         raise ModelFileError(f"{path}: the file has {size} bytes, expected at most {MAX_FILE_BYTES}")
     if head.startswith(b"PK\x03\x04"):
         return _identify_zip(path)
+    if head.startswith(HDF5_SIGNATURE):
+        return FileKind.KERAS_H5
     if head[2:].startswith(LEGACY_TORCH_MAGIC):
         return FileKind.TORCH_PICKLE
     foreign = _foreign_kind(path, head)
@@ -100,20 +105,18 @@ def _identify_zip(path: Path) -> FileKind:
         return FileKind.EXPORT_ARCHIVE
     if "data.pkl" in inner:
         return FileKind.TORCH_PICKLE
+    if "config.json" in names and "model.weights.h5" in names:
+        return FileKind.KERAS_ZIP
     raise ModelFileError(f"{path}: this is {_foreign_zip(names)}. {READABLE}")
 
 
 def _foreign_zip(names: list[str]) -> str:
-    if "model.weights.h5" in names or ("config.json" in names and "metadata.json" in names):
-        return "a Keras model (.keras); convert it with tf2onnx to ONNX"
     if names and all(name.endswith(".npy") for name in names):
         return "a NumPy archive (.npz), which holds arrays without a network; give it to --data"
     return "a zip archive without a model in it"
 
 
 def _foreign_kind(path: Path, head: bytes) -> str | None:
-    if head.startswith(HDF5_SIGNATURE):
-        return "an HDF5 file, as Keras writes (.h5); convert it with tf2onnx to ONNX"
     if head[4:8] == TFLITE_IDENTIFIER:
         return "a TensorFlow Lite model (.tflite); give the model that it was converted from, as ONNX"
     if head.startswith(PICKLE_PROTOCOLS):

@@ -10,6 +10,9 @@ from nettrim.importers.architecture import export_with_module
 from nettrim.importers.file_kind import STATE_DICT_ADVICE, FileKind, identify
 from nettrim.importers.graph_builder import Array
 from nettrim.importers.imported_model import ImportedModel
+from nettrim.importers.keras_file import KerasModel, read_keras_h5, read_keras_zip
+from nettrim.importers.keras_layers import CONVERTERS
+from nettrim.importers.keras_network import render_onnx
 from nettrim.importers.linear_chain import NotAChain, build_linear_chain, describe_linear_chain, find_linear_chain
 from nettrim.importers.onnx_import import import_onnx
 from nettrim.importers.safetensors_file import float_values, read_safetensors
@@ -22,6 +25,7 @@ from nettrim_runtime.errors import ModelFileError
 STATE_DICT_FORMAT = "PyTorch state dict"
 MODULE_FORMAT = "PyTorch module"
 TORCHSCRIPT_FORMAT = "TorchScript"
+KERAS_FORMAT = "Keras"
 SAFETENSORS_FORMAT = "safetensors"
 
 
@@ -94,6 +98,10 @@ def load_model(
         )
     if kind is FileKind.TORCHSCRIPT:
         return _load_torchscript(request)
+    if kind is FileKind.KERAS_H5:
+        return _load_keras(request, read_keras_h5(path))
+    if kind is FileKind.KERAS_ZIP:
+        return _load_keras(request, read_keras_zip(path))
     return import_onnx(path.read_bytes(), str(path), path.stem, input_shape)
 
 
@@ -121,6 +129,12 @@ def _load_torchscript(request: _Request) -> ImportedModel:
     module, notes = read_torchscript(path, trust_pickle=request.trust_pickle)
     model = import_onnx(export_script(path, module, shape), str(path), path.stem, shape)
     return _described(model, TORCHSCRIPT_FORMAT, *notes, "TorchScript exported to ONNX")
+
+
+def _load_keras(request: _Request, keras: KerasModel) -> ImportedModel:
+    path, shape = request.path, request.input_shape
+    data = render_onnx(keras, str(path), CONVERTERS, shape)
+    return _described(import_onnx(data, str(path), path.stem, shape), KERAS_FORMAT, f"written by Keras {keras.version}")
 
 
 def _read_safetensors(path: Path) -> _Weights:

@@ -81,9 +81,8 @@ def convert_dropout(node: Node, conversion: Conversion) -> None:
 
 def _resolve(node: Node, value: Value, target: list[int]) -> list[int]:
     source = (1, *value.shape)  # the batch counts as one
-    keeps_zeros = bool(node.integer("allowzero", 0))
-    if not keeps_zeros and len(target) <= len(source):
-        target = [source[axis] if size == 0 else size for axis, size in enumerate(target)]
+    if not node.integer("allowzero", 0):
+        target = [source[axis] if size == 0 and axis < len(source) else size for axis, size in enumerate(target)]
     known = int(np.prod([size for size in target if size != -1]))
     if target.count(-1) == 1 and known > 0:
         target = [value.positions.size // known if size == -1 else size for size in target]

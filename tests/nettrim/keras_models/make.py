@@ -1,0 +1,75 @@
+"""Writes the models of this folder and what Keras computes with them; run by hand with tensorflow-cpu 2.21, Keras 3.15.
+
+They are in the repository because TensorFlow takes 1.6 GB, which the tests would need for nothing else.
+"""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+
+FOLDER = Path(__file__).parent
+
+
+def make_branches() -> keras.Model:
+    """Every kind of layer that works on images, with branches and a layer that is used twice."""
+    image = keras.Input((8, 10, 3))
+    x = layers.ZeroPadding2D(((1, 0), (2, 1)))(image)
+    x = layers.Conv2D(4, (3, 2), strides=2, activation="relu")(x)
+    y = layers.SeparableConv2D(4, 3, padding="same", depth_multiplier=2)(x)
+    shared = layers.Conv2D(4, 3, padding="same", dilation_rate=2)
+    x = layers.Concatenate()([layers.Add()([x, y]), shared(x), shared(y)])
+    x = layers.BatchNormalization(center=False)(x)
+    x = layers.ReLU(max_value=6)(x)
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
+    x = layers.BatchNormalization(scale=False)(x)
+    x = layers.SpatialDropout2D(0.5)(x)
+    x = layers.MaxPooling2D(2, strides=1, padding="same")(x)
+    x = layers.Conv2D(6, 1, groups=2, activation="relu6")(x)
+    x = layers.AveragePooling2D(2, strides=2, padding="same")(x)
+    x = layers.Dense(5)(x) + layers.Conv2D(5, 1)(x)
+    a = layers.Flatten()(x)
+    b = layers.Dropout(0.5)(layers.GlobalMaxPooling2D()(x))
+    c = layers.Flatten()(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = layers.Concatenate()([layers.Dense(7, activation="relu")(a), b, c])
+    return keras.Model(image, layers.Softmax()(layers.Dense(4)(x)))
+
+
+def make_stack() -> keras.Sequential:
+    """Layers one after the other on features that become an image and features again."""
+    return keras.Sequential(
+        [
+            keras.Input((24,)),
+            layers.Dense(24, use_bias=False),
+            layers.BatchNormalization(),
+            layers.Activation("relu"),
+            layers.Reshape((4, 3, -1)),
+            layers.Conv2D(3, 2),
+            layers.Reshape((-1,)),
+            layers.Dense(5),
+            layers.Activation("softmax"),
+        ]
+    )
+
+
+def randomise(model: keras.Model, rng: np.random.Generator) -> None:
+    """Give batch normalisations and biases values that a wrong order would show."""
+    for layer in model.layers:
+        layer.set_weights([value + rng.uniform(0.1, 0.5, value.shape) for value in layer.get_weights()])
+
+
+def main() -> None:
+    """Write the files."""
+    rng, arrays = np.random.default_rng(0), {}
+    for name, model in (("branches", make_branches()), ("stack", make_stack())):
+        randomise(model, rng)
+        samples = rng.normal(size=(3, *model.input_shape[1:])).astype(np.float32)
+        arrays |= {f"{name}_inputs": samples, f"{name}_outputs": np.asarray(model(samples, training=False))}
+        model.save(FOLDER / f"{name}.keras")
+        model.save(FOLDER / f"{name}.h5")
+    np.savez(FOLDER / "samples.npz", **arrays)
+
+
+if __name__ == "__main__":
+    main()
