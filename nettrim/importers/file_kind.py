@@ -101,7 +101,7 @@ def _identify_zip(path: Path) -> FileKind:
     inner = [name.split("/", 1)[-1] for name in names]
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         return FileKind.TORCHSCRIPT
-    if "archive_format" in inner or any(name.startswith("models/") and name.endswith(".json") for name in inner):
+    if "archive_format" in inner or "serialized_exported_program.json" in names:  # the latter before torch 2.8
         return FileKind.EXPORT_ARCHIVE
     if "data.pkl" in inner:
         return FileKind.TORCH_PICKLE

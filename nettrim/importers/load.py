@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nettrim.importers.architecture import export_with_module
-from nettrim.importers.file_kind import STATE_DICT_ADVICE, FileKind, identify
+from nettrim.importers.aten_program import ArchivedModule, open_export_archive
+from nettrim.importers.file_kind import FileKind, identify
 from nettrim.importers.graph_builder import Array
 from nettrim.importers.imported_model import ImportedModel
 from nettrim.importers.keras_file import KerasModel, read_keras_h5, read_keras_zip
@@ -24,6 +25,7 @@ from nettrim_runtime.errors import ModelFileError
 
 STATE_DICT_FORMAT = "PyTorch state dict"
 MODULE_FORMAT = "PyTorch module"
+EXPORT_FORMAT = "PyTorch export archive"
 TORCHSCRIPT_FORMAT = "TorchScript"
 KERAS_FORMAT = "Keras"
 SAFETENSORS_FORMAT = "safetensors"
@@ -92,10 +94,7 @@ def load_model(
         return _load_weights(request, _read_safetensors(path))
     _refuse_arch(request)
     if kind is FileKind.EXPORT_ARCHIVE:
-        raise ModelFileError(
-            f"{path}: this is a PyTorch export archive (.pt2), which cannot be opened without the risk of running code"
-            f" from it; {STATE_DICT_ADVICE}"
-        )
+        return _load_export_archive(request)
     if kind is FileKind.TORCHSCRIPT:
         return _load_torchscript(request)
     if kind is FileKind.KERAS_H5:
@@ -122,6 +121,27 @@ def _load_torch(request: _Request) -> ImportedModel:
         content.notes,
     )
     return _load_weights(request, weights)
+
+
+def _load_export_archive(request: _Request) -> ImportedModel:
+    path = request.path
+    archived = open_export_archive(path, trust_pickle=request.trust_pickle)
+    shape = _archived_shape(request, archived)
+    data = export_module(path, archived.module, shape, has_open_batch=archived.has_open_batch)
+    model = import_onnx(data, str(path), path.stem, request.input_shape)
+    return _described(model, EXPORT_FORMAT, *archived.notes, "export archive exported to ONNX")
+
+
+def _archived_shape(request: _Request, archived: ArchivedModule) -> tuple[int, ...]:
+    """Return the shape of one sample: the file's, its open sizes from --input-shape."""
+    known, given = archived.input_shape, request.input_shape
+    sizes = tuple(size for size in known if size is not None)
+    if len(sizes) == len(known):
+        return sizes
+    if given is None or len(given) != len(known):
+        shown = ",".join("any" if size is None else str(size) for size in known)
+        raise ModelFileError(f"{request.path}: the file leaves sizes of its input open ({shown}): give --input-shape")
+    return tuple(own or size for own, size in zip(known, given, strict=True))
 
 
 def _load_torchscript(request: _Request) -> ImportedModel:

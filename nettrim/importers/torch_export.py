@@ -4,11 +4,13 @@ import contextlib
 import importlib
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from nettrim.importers.graph_builder import MAX_ACTIVATION_VALUES
 from nettrim.importers.torch_library import import_torch
 from nettrim_runtime.errors import ModelFileError
 
@@ -38,7 +40,7 @@ def export_module(path: Path, module: Any, input_shape: tuple[int, ...], *, has_
     _require_onnxscript(path)
     torch = import_torch(path)
     shapes = ({0: torch.export.Dim("batch")},) if has_open_batch else None
-    example = torch.zeros(EXAMPLE_BATCH if has_open_batch else 1, *input_shape)
+    example = _example(torch, path, input_shape, EXAMPLE_BATCH if has_open_batch else 1)
     buffer = io.BytesIO()
     with _reported(path, input_shape), _quiet():
         program = torch.onnx.export(
@@ -66,11 +68,12 @@ def export_script(path: Path, module: Any, input_shape: tuple[int, ...]) -> byte
         When torch cannot export the module.
     """
     torch = import_torch(path)
+    example = _example(torch, path, input_shape, EXAMPLE_BATCH)
     buffer = io.BytesIO()
     with _reported(path, input_shape), _quiet():
         torch.onnx.export(
             module,
-            (torch.zeros(EXAMPLE_BATCH, *input_shape),),
+            (example,),
             buffer,
             dynamo=False,
             opset_version=TORCHSCRIPT_OPSET,
@@ -93,6 +96,12 @@ def _require_onnxscript(path: Path) -> None:
         raise ModelFileError(
             f"{path}: torch's ONNX export needs onnxscript, which is not installed: pip install nettrim[torch]"
         ) from error
+
+
+def _example(torch: Any, path: Path, input_shape: tuple[int, ...], batch: int) -> Any:
+    if math.prod(input_shape) > MAX_ACTIVATION_VALUES:
+        raise ModelFileError(f"{path}: samples of shape {input_shape} have more than {MAX_ACTIVATION_VALUES} values")
+    return torch.zeros(batch, *input_shape)
 
 
 @contextlib.contextmanager

@@ -64,19 +64,6 @@ def test_marker_in_a_pickle_without_signature_never_appears(tmp_path: Path, prot
     assert not marker.exists()
 
 
-def test_marker_in_an_export_archive_never_appears(tmp_path: Path) -> None:
-    marker = tmp_path / "marker"
-    hostile = pickle.dumps(Marker(marker))
-    entries = {
-        "model/archive_format": b"pt2",
-        "model/models/model.json": b"{}",
-        "model/data/sample_inputs/model.pt": hostile,
-        "model/data.pkl": hostile,
-    }
-    assert "PyTorch export archive (.pt2)" in message(zipped(tmp_path / "model.pt2", entries))
-    assert not marker.exists()
-
-
 def test_tar_is_named(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "model.pt", "w") as archive:
         archive.addfile(tarfile.TarInfo("storages"), io.BytesIO())

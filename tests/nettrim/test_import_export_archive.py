@@ -1,0 +1,204 @@
+"""PyTorch export archives (.pt2): read without unpickling or evaluating anything in them."""
+
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from nettrim.importers import load_model
+from nettrim_runtime.errors import ModelFileError, UnsupportedOperatorError
+from tests.nettrim.onnx_models import op_names
+from tests.nettrim.torch_models import Marker, assert_runs_as_in_torch, make_cnn, rewrite
+
+pytestmark = pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.`:FutureWarning")  # torch's own
+
+WEIGHTS, PROGRAM = "data/weights/model_weights_config.json", "models/model.json"
+
+
+class Branches(nn.Module):
+    """Sizes computed from the batch, several arguments of each kind, an operator with two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 8, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu6(self.norm(self.stem(x)))
+        x = torch.cat([torch.relu(self.depthwise(x) + x), x], 1)
+        return torch.softmax(self.head(functional.adaptive_avg_pool2d(x, 1).view(x.size(0), -1)), dim=1)
+
+
+class Cosine(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.fft(x).real
+
+
+def save(path: Path, module: nn.Module, *shape: int, batch: int = 2) -> Path:
+    shapes = ({0: torch.export.Dim("batch")},) if batch == 2 else None
+    torch.export.save(torch.export.export(module, (torch.zeros(batch, *shape),), dynamic_shapes=shapes), path)
+    return path
+
+
+def small(path: Path) -> Path:
+    return save(path, nn.Sequential(nn.Linear(3, 2), nn.ReLU()).eval(), 3)
+
+
+def entry(path: Path, name: str) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read(f"{archive.namelist()[0].partition('/')[0]}/{name}"))
+
+
+def edit(path: Path, name: str, change: Callable[[Any], object]) -> None:
+    content = entry(path, name)
+    change(content)
+    rewrite(path, {name: json.dumps(content).encode()})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("make", [make_cnn, Branches])
+def test_archive_runs_as_in_torch(tmp_path: Path, make: Callable[[], nn.Module], batch: int) -> None:
+    module = make().eval()
+    model = load_model(save(tmp_path / "model.pt2", module, 2, 8, 6, batch=batch))
+    assert_runs_as_in_torch(model, module)
+    assert (model.source_shape, model.input_layout, model.format) == ((2, 8, 6), "NCHW", "PyTorch export archive")
+    assert model.graph.layers[0].name == ("0" if make is make_cnn else "stem")
+
+
+@pytest.mark.slow
+def test_markers_in_pickles_of_an_archive_never_appear(tmp_path: Path) -> None:
+    path, marker = small(tmp_path / "model.pt2"), tmp_path / "marker"
+    hostile = pickle.dumps(Marker(marker))
+    names = ("data/sample_inputs/model.pt", "data/constants/custom_obj_0", "extra/more.pkl", "data/weights/model.pt")
+    rewrite(path, dict.fromkeys(names, hostile))
+    assert op_names(load_model(path)) == ["Dense"]
+    assert not marker.exists()
+
+
+@pytest.mark.slow
+def test_python_in_sizes_and_guards_is_not_evaluated(tmp_path: Path) -> None:
+    path, marker = small(tmp_path / "model.pt2"), tmp_path / "marker"
+    code = f"__import__('os').mkdir({str(marker)!r})"
+
+    def plant(program: Any) -> None:
+        program["guards_code"] = [code]
+        for tensor in program["graph_module"]["graph"]["tensor_values"].values():
+            for size in tensor["sizes"]:
+                if "as_expr" in size:
+                    size["as_expr"]["expr_str"] = code
+
+    edit(path, PROGRAM, plant)
+    assert op_names(load_model(path)) == ["Dense"]
+    assert not marker.exists()
+    with pytest.raises(Exception):  # noqa: B017, PT011  whatever torch makes of it: the text has been run by then
+        torch.export.load(path)
+    assert marker.exists()
+
+
+def test_pickled_weight_is_refused_and_opened_only_when_trusted(tmp_path: Path) -> None:
+    path, marker = small(tmp_path / "model.pt2"), tmp_path / "marker"
+    edit(path, WEIGHTS, lambda content: content["config"]["0.bias"].update(use_pickle=True))
+    name = entry(path, WEIGHTS)["config"]["0.bias"]["path_name"]
+    rewrite(path, {f"data/weights/{name}": pickle.dumps(Marker(marker), protocol=2)})
+    with pytest.raises(ModelFileError, match=r"'0\.bias' is a pickled object.*--trust-pickle opens it"):
+        load_model(path)
+    assert not marker.exists()
+
+
+@pytest.mark.slow
+def test_pickled_weight_is_read_when_the_file_is_trusted(tmp_path: Path) -> None:
+    path, buffer = small(tmp_path / "model.pt2"), io.BytesIO()
+    edit(path, WEIGHTS, lambda content: content["config"]["0.bias"].update(use_pickle=True))
+    torch.save(nn.Parameter(torch.tensor([1.0, 2.0])), buffer)
+    rewrite(path, {f"data/weights/{entry(path, WEIGHTS)['config']['0.bias']['path_name']}": buffer.getvalue()})
+    model = load_model(path, trust_pickle=True)
+    assert model.graph.tensors[model.graph.layers[0].bias].values().tolist() == [1.0, 2.0]
+    assert "opened with --trust-pickle: the file may have run any code" in model.notes
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["torch.ops.aten.from_file.default", "torch.hub.os.system", "_operator.attrgetter", "math.sin", "#x:y", "eval"],
+)
+def test_other_operators_are_refused_by_name(tmp_path: Path, target: str) -> None:
+    path = small(tmp_path / "model.pt2")
+    edit(path, PROGRAM, lambda content: content["graph_module"]["graph"]["nodes"][0].update(target=target))
+    with pytest.raises(UnsupportedOperatorError, match=rf"unsupported operators: {target}"):
+        load_model(path)
+
+
+def test_unsupported_operator_of_an_honest_archive_is_named(tmp_path: Path) -> None:
+    path = save(tmp_path / "model.pt2", Cosine(), 4)
+    with pytest.raises(UnsupportedOperatorError, match=r"torch\.ops\.aten\._?fft"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        (WEIGHTS, lambda c: c["config"]["0.weight"]["tensor_meta"].update(sizes=[{"as_int": 99}] * 2), "damaged"),
+        (WEIGHTS, lambda c: c["config"]["0.weight"]["tensor_meta"].update(strides=[{"as_int": -1}] * 2), "damaged"),
+        (WEIGHTS, lambda c: c["config"]["0.weight"]["tensor_meta"].update(dtype=99), "damaged"),
+        (WEIGHTS, lambda c: c["config"]["0.weight"].update(path_name="../x"), "damaged"),
+        (
+            WEIGHTS,
+            lambda c: c["config"]["0.weight"]["tensor_meta"].update(
+                sizes=[{"as_int": 1 << 20}] * 2, strides=[{"as_int": 0}] * 2
+            ),
+            "more than a model may hold",
+        ),
+        (PROGRAM, lambda c: c.pop("graph_module"), "damaged"),
+        (PROGRAM, lambda c: c["graph_module"]["graph"].pop("nodes"), "damaged"),
+    ],
+)
+def test_damaged_archive_is_an_error_of_one_line(
+    tmp_path: Path, name: str, change: Callable[[Any], object], expected: str
+) -> None:
+    path = small(tmp_path / "model.pt2")
+    edit(path, name, change)
+    with pytest.raises(ModelFileError, match=expected) as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [[], [{"name": "input", "arg": {"as_graph": {}}, "kind": 1}], "x"])
+def test_call_with_unusable_arguments_is_an_error_of_one_line(tmp_path: Path, arguments: Any) -> None:
+    path = small(tmp_path / "model.pt2")
+    edit(path, PROGRAM, lambda content: content["graph_module"]["graph"]["nodes"][0].update(inputs=arguments))
+    with pytest.raises(ModelFileError, match="torch cannot export the module") as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [1 << 40, 0, "3"])
+def test_unusable_sizes_of_the_input_are_refused(tmp_path: Path, size: Any) -> None:
+    path = small(tmp_path / "model.pt2")
+    edit(path, PROGRAM, lambda c: c["graph_module"]["graph"]["tensor_values"]["input"]["sizes"][1].update(as_int=size))
+    with pytest.raises(ModelFileError):
+        load_model(path)
+
+
+def test_fixed_batch_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    torch.export.save(torch.export.export(nn.Linear(3, 2), (torch.zeros(4, 3),)), path)
+    with pytest.raises(ModelFileError, match="batches of 4 samples alone"):
+        load_model(path)
+
+
+def test_archive_from_before_2_8_says_what_opens_it(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.pt2", "w") as archive:
+        archive.writestr("serialized_exported_program.json", "{}")
+    with pytest.raises(ModelFileError, match="--trust-pickle opens it"):
+        load_model(tmp_path / "model.pt2")
