@@ -226,6 +226,29 @@ def test_a_file_that_is_no_model_is_one_line_and_exit_code_2(
     assert len(error.strip().splitlines()) == 1
 
 
+class OwnNet(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = torch.nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.fc(x))
+
+
+@pytest.mark.slow
+def test_a_pickled_module_is_opened_only_when_trusted_and_report_and_manifest_say_so(
+    deploy: Deploy, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(OwnNet(), tmp_path / "own.pt")
+    data = ("--data", digits / "calibration.npz", "--sparsity", 0.5, "--input-shape", 64)
+    assert deploy("--target", "host", tmp_path / "own.pt", *data) == 2
+    assert "--trust-pickle opens it" in capsys.readouterr().err
+    assert deploy("--target", "host", tmp_path / "own.pt", *data, "--trust-pickle") == 0
+    notes = json.loads((tmp_path / "own-host" / "report.json").read_text())["model"]["notes"]
+    assert "opened with --trust-pickle: the file may have run any code" in notes
+    assert json.loads((tmp_path / "own-host" / "manifest.json").read_text())["model"]["trust_pickle"] is True
+
+
 def test_an_unknown_board_names_the_nearest(deploy: Deploy, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert deploy("--target", "rpi44", digits / "model.pt") == 2
     assert "rpi4" in capsys.readouterr().err.replace("rpi44", "")
