@@ -10,6 +10,7 @@ from nettrim.importers.torch_export import export_module, first_line
 from nettrim.importers.torch_library import import_torch
 from nettrim_runtime.errors import ModelFileError
 
+TRAINING_COUNTER = "num_batches_tracked"  # of batch normalisations; state dicts from before PyTorch 1.0 lack it
 NAMES_SHOWN = 5
 
 
@@ -88,7 +89,8 @@ def _run_file(file: Path) -> Any:
 
 def _load_state(path: Path, module: Any, state: Mapping[str, Any], arch: str) -> None:
     wanted = set(module.state_dict())
-    missing, unexpected = sorted(wanted - set(state)), sorted(set(state) - wanted)
+    missing = sorted(name for name in wanted - set(state) if not name.endswith(TRAINING_COUNTER))
+    unexpected = sorted(set(state) - wanted)
     if missing or unexpected:
         raise ModelFileError(
             f"{path}: the state dict does not fit the module of {arch}: missing {_shown(missing)};"

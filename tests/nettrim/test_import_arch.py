@@ -4,14 +4,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from nettrim.importers import load_model
 from nettrim.importers.architecture import load_module
+from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import ModelFileError, UnsupportedOperatorError
-from tests.nettrim.onnx_models import op_names
+from tests.nettrim.onnx_models import arrange_samples, op_names, reference_outputs
 from tests.nettrim.torch_models import assert_runs_as_in_torch
+from tests.shared_data import shared_data
 
 MLP = """
 from torch import nn
@@ -47,6 +50,44 @@ class Net(nn.Module):
 """
 
 
+RESNET_20 = """
+import torch
+from torch import nn
+from torch.nn import functional
+
+class Block(nn.Module):
+    def __init__(self, n_inputs, n_outputs, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(n_inputs, n_outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(n_outputs)
+        self.conv2 = nn.Conv2d(n_outputs, n_outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(n_outputs)
+        self.added = (n_outputs - n_inputs) // 2
+        self.stride = stride
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        if self.added:
+            x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.added, self.added))
+        return torch.relu(x + y)
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        sizes = [(16, 16), (16, 32), (32, 64)]
+        for index, (first, last) in enumerate(sizes, start=1):
+            blocks = [Block(first, last, 1 if index == 1 else 2), Block(last, last, 1), Block(last, last, 1)]
+            self.add_module(f"layer{index}", nn.Sequential(*blocks))
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = self.layer3(self.layer2(self.layer1(torch.relu(self.bn1(self.conv1(x))))))
+        return self.linear(x.mean((2, 3)))
+"""
+
+
 def save_with_code(folder: Path, code: str, factory: str) -> tuple[Path, str, Any]:
     """Write net.py and the state dict of its module, with batch statistics that are not trivial."""
     (folder / "net.py").write_text(code)
@@ -78,6 +119,17 @@ def test_residual_cnn_runs_as_in_torch(tmp_path: Path) -> None:
     assert_runs_as_in_torch(model, module)
     assert model.input_layout == "NCHW"
     assert "Activation" not in op_names(model)
+
+
+@pytest.mark.slow
+def test_public_checkpoint_from_2018_runs_as_the_onnx_file_made_of_it(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(RESNET_20)
+    path = shared_data("models/resnet20-12fca82f.th")  # before PyTorch 1.6, without num_batches_tracked
+    model = load_model(path, arch=f"{tmp_path / 'net.py'}:Net", input_shape=(3, 32, 32))
+    samples = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+    expected = reference_outputs(shared_data("models/resnet20_cifar10.onnx"), samples)
+    outputs = run_graph(model.graph, arrange_samples(model, samples))
+    np.testing.assert_allclose(outputs, expected, atol=1e-4)  # float32 sums of 576 terms, 20 layers deep
 
 
 @pytest.mark.slow
@@ -120,7 +172,7 @@ def test_arch_with_an_onnx_file_is_refused(tmp_path: Path) -> None:
 def test_state_dict_of_another_module_is_refused(tmp_path: Path) -> None:
     path, arch, _ = save_with_code(tmp_path, MLP, "make")
     torch.save({"1.weight": torch.ones(8, 12), "extra": torch.ones(1)}, path)
-    with pytest.raises(ModelFileError, match=r"missing 1\.bias, .* and 3 more; unexpected extra"):
+    with pytest.raises(ModelFileError, match=r"missing 1\.bias, .* and 2 more; unexpected extra"):
         load_model(path, arch=arch, input_shape=(12,))
 
 
