@@ -231,8 +231,8 @@ def _read_dataset(path: Path, group: Any, name: str) -> Array:
         group = _child(group, part)
     if group.external or group.is_virtual:
         raise ModelFileError(f"{path}: weight {name!r} lies in another file, which nettrim does not open")
-    if group.dtype.kind != "f":
-        raise ModelFileError(f"{path}: weight {name!r} is {group.dtype}, expected floats")
+    if group.dtype.kind not in "fiu":
+        raise ModelFileError(f"{path}: weight {name!r} is {group.dtype}, expected numbers")
     if group.size * group.dtype.itemsize > MAX_FILE_BYTES:  # a file can claim more than it holds
         raise ModelFileError(f"{path}: weight {name!r} has shape {group.shape}, more than a model may hold")
     return np.asarray(group[()], np.float32)

@@ -87,8 +87,11 @@ def _foreign_words(torch: Any, entries: Mapping[str, bytes]) -> Iterator[str]:
         yield "torch.classes"
 
 
-class _StorageNames(pickle.Unpickler):
-    """Lists the storages that a pickle asks for; every class in it becomes an empty shell."""
+class _StorageNames(pickle._Unpickler):  # noqa: SLF001
+    """Lists the storages that a pickle asks for; every class in it becomes an empty shell.
+
+    The one in Python, because that in C makes room for any memo index that a few bytes name.
+    """
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
