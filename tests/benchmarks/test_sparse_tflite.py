@@ -1,4 +1,4 @@
-"""The benchmark of blocked layers: its random layers and its fit; counting itself needs the emulator and the network."""
+"""The benchmark of blocked layers: its random layers and its fit; counting itself needs emulator and network."""
 
 import numpy as np
 import pytest
