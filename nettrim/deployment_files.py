@@ -188,7 +188,7 @@ def _can_run(board: Board) -> bool:
 
 def _copy_runtime(folder: Path) -> None:
     source = Path(nettrim_runtime.__file__).parent
-    shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__", "tflite_schema.py"))
 
 
 def _manifest_facts(deployment: Deployment, options: DeployOptions, build: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from typing import assert_never
 
 import numpy as np
 
-from nettrim_exporters import tflite_schema as schema
 from nettrim_exporters.tflite_blocks import BLOCKED_FULLY_CONNECTED_VERSION, encode_blocks
 from nettrim_exporters.tflite_file import (
     ANY_BATCH_SIZE,
@@ -16,6 +15,7 @@ from nettrim_exporters.tflite_file import (
     FileTensor,
     encode_model,
 )
+from nettrim_runtime import tflite_schema as schema
 from nettrim_runtime.errors import UnsupportedOperatorError
 from nettrim_runtime.graph import Graph, Quantization
 from nettrim_runtime.ops import (

@@ -8,7 +8,7 @@ import flatbuffers
 import numpy as np
 import numpy.typing as npt
 
-from nettrim_exporters import tflite_schema as schema
+from nettrim_runtime import tflite_schema as schema
 from nettrim_runtime.graph import Quantization
 
 Array = npt.NDArray[Any]

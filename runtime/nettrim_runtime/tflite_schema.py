@@ -1,6 +1,7 @@
-"""The part of TFLite's published schema (schema.fbs, version 3) that nettrim writes: enum values and field slots.
+"""The part of TFLite's published schema (schema.fbs, version 3) that nettrim reads and writes: values and slots.
 
-Names are the schema's. A field's slot is its place in its table, a union counting twice (its type, then itself).
+Names are the schema's. A field's slot is its place in its table, a union counting twice (its type, then itself). The
+importer and the exporter both need it, and this is the one room that both may import; nothing runs it on a board.
 """
 
 import enum
