@@ -15,8 +15,8 @@ TFLITE_IDENTIFIER = b"TFL3"  # TensorFlow Lite schema, file_identifier, at byte 
 PICKLE_PROTOCOLS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # opcode PROTO, then the version
 LEGACY_TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # torch/serialization.py MAGIC_NUMBER, as a pickle
 READABLE = (
-    "nettrim reads ONNX (.onnx), PyTorch (.pt, .pth: state dict, module or TorchScript; .pt2), safetensors and Keras"
-    " (.keras, .h5) files"
+    "nettrim reads ONNX (.onnx), TensorFlow Lite (.tflite), PyTorch (.pt, .pth: state dict, module or TorchScript;"
+    " .pt2), safetensors and Keras (.keras, .h5) files"
 )
 STATE_DICT_ADVICE = "save the weights with torch.save(model.state_dict(), 'model.pt'), or export the model to ONNX"
 
@@ -31,6 +31,7 @@ class FileKind(enum.Enum):
     SAFETENSORS = "safetensors"
     KERAS_H5 = "Keras HDF5"
     KERAS_ZIP = "Keras zip"
+    TFLITE = "TensorFlow Lite"
 
 
 def identify(path: Path) -> FileKind:
@@ -51,6 +52,8 @@ def identify(path: Path) -> FileKind:
         return _identify_zip(path)
     if head.startswith(HDF5_SIGNATURE):
         return FileKind.KERAS_H5
+    if head[4:8] == TFLITE_IDENTIFIER:
+        return FileKind.TFLITE
     if head[2:].startswith(LEGACY_TORCH_MAGIC):
         return FileKind.TORCH_PICKLE
     foreign = _foreign_kind(path, head)
@@ -117,8 +120,6 @@ def _foreign_zip(names: list[str]) -> str:
 
 
 def _foreign_kind(path: Path, head: bytes) -> str | None:
-    if head[4:8] == TFLITE_IDENTIFIER:
-        return "a TensorFlow Lite model (.tflite); give the model that it was converted from, as ONNX"
     if head.startswith(PICKLE_PROTOCOLS):
         return f"a Python pickle, which would run code when opened; {STATE_DICT_ADVICE}"
     if tarfile.is_tarfile(path):

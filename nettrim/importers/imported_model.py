@@ -24,7 +24,9 @@ class ImportedModel:
     notes : tuple of str
         Sentences on what was recognised and rewritten.
     format : str
-        The kind of file: "ONNX", "PyTorch state dict".
+        The kind of file: "ONNX", "PyTorch state dict", "TensorFlow Lite".
+    quantized : Graph or None
+        The same network in the integers of a quantised file, bit for bit what the file computes.
     """
 
     graph: Graph
@@ -32,3 +34,4 @@ class ImportedModel:
     source_shape: tuple[int, ...]
     notes: tuple[str, ...]
     format: str
+    quantized: Graph | None = None

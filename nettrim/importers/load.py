@@ -17,6 +17,7 @@ from nettrim.importers.keras_network import render_onnx
 from nettrim.importers.linear_chain import NotAChain, build_linear_chain, describe_linear_chain, find_linear_chain
 from nettrim.importers.onnx_import import import_onnx
 from nettrim.importers.safetensors_file import float_values, read_safetensors
+from nettrim.importers.tflite_import import import_tflite
 from nettrim.importers.torch_export import export_module, export_script
 from nettrim.importers.torch_file import PickledModule, float_array, read_torch_file
 from nettrim.importers.torch_library import import_torch
@@ -68,8 +69,8 @@ def load_model(
     Parameters
     ----------
     path : Path
-        A PyTorch state dict, checkpoint or module (.pt, .pth), safetensors, or an ONNX model. The content counts, not
-        the name.
+        A PyTorch state dict, checkpoint or module (.pt, .pth), safetensors, Keras, ONNX or .tflite. The content
+        counts, not the name.
     input_shape : tuple of int, optional
         The shape of one sample without the batch axis, where the file does not carry it.
     arch : str, optional
@@ -101,7 +102,8 @@ def load_model(
         return _load_keras(request, read_keras_h5(path))
     if kind is FileKind.KERAS_ZIP:
         return _load_keras(request, read_keras_zip(path))
-    return import_onnx(path.read_bytes(), str(path), path.stem, input_shape)
+    read = import_tflite if kind is FileKind.TFLITE else import_onnx
+    return read(path.read_bytes(), str(path), path.stem, input_shape)
 
 
 def _load_torch(request: _Request) -> ImportedModel:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -32,6 +32,7 @@ from nettrim.importers.onnx_windows import (
     convert_max_pool,
     convert_reduce_mean,
 )
+from nettrim.importers.refusals import Refusal, refusal_message
 from nettrim.passes import simplify
 from nettrim.passes.rewiring import replace_input
 from nettrim_runtime.errors import GraphError, ModelFileError, UnsupportedOperatorError
@@ -63,16 +64,6 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "Transpose": convert_transpose,
     "Unsqueeze": convert_unsqueeze,
 }
-NAMES_SHOWN = 4  # of the nodes refused for one reason
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A node that cannot be carried over."""
-
-    op_type: str
-    name: str
-    reason: str
 
 
 def import_onnx(data: bytes, source: str, name: str, input_shape: tuple[int, ...] | None = None) -> ImportedModel:
@@ -104,7 +95,7 @@ def import_onnx(data: bytes, source: str, name: str, input_shape: tuple[int, ...
     tensor = add_input(conversion, network_input)
     refusals = _convert_nodes(nodes, conversion, model.opset_import)
     if refusals:
-        raise UnsupportedOperatorError(_refusal_message(source, refusals))
+        raise UnsupportedOperatorError(refusal_message(source, refusals, CONVERTERS))
     output_tensor, output_note = _add_output(conversion, output)
     graph = simplify(conversion.builder.build(name, (tensor,), (output_tensor,)))
     if network_input.layout == "flat":
@@ -132,7 +123,7 @@ def _check(model: onnx.ModelProto, nodes: Sequence[Node], source: str) -> None:
         known = CONVERTERS.keys() | FOLDABLE
         unknown = [Refusal(node.op_type, node.name, "") for node in nodes if node.op_type not in known]
         if unknown:
-            raise UnsupportedOperatorError(_refusal_message(source, unknown)) from error
+            raise UnsupportedOperatorError(refusal_message(source, unknown, CONVERTERS)) from error
         raise
 
 
@@ -216,17 +207,3 @@ def _origin_note(model: onnx.ModelProto) -> str:
 
 def _rewrite_notes(conversion: Conversion) -> tuple[str, ...]:
     return tuple(f"{rewrite}: {count}" for rewrite, count in sorted(conversion.rewrites.items()))
-
-
-def _refusal_message(source: str, refusals: Sequence[Refusal]) -> str:
-    groups: dict[tuple[str, str], list[str]] = {}
-    for refusal in refusals:
-        groups.setdefault((refusal.op_type, refusal.reason), []).append(refusal.name)
-    listed = "; ".join(_describe_group(op_type, reason, names) for (op_type, reason), names in groups.items())
-    return f"{source}: unsupported operators: {listed}. Supported: {', '.join(sorted(CONVERTERS))}"
-
-
-def _describe_group(op_type: str, reason: str, names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:NAMES_SHOWN]))
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return f"{op_type} ({shown}{more})" + (f": {reason}" if reason else "")

@@ -25,7 +25,7 @@ from nettrim_runtime.ops import (
 
 
 def remove_identity(graph: Graph) -> Graph:
-    """Return the graph without reshapes to the same shape, 1x1 pools and clamps that let everything through.
+    """Return the graph without reshapes to the same shape, 1x1 pools, clamps that let everything through.
 
     One that joins an input or another output of the graph directly to an output stays.
     """
@@ -69,7 +69,9 @@ def _same_as_output(graph: Graph, op: Op) -> str | None:
             return op.input if single_pixel and keeps_shape else None
         case Activation():
             return op.input if op.activation is ActivationFunction.NONE else None
-        case Dense() | Conv2d() | Add() | Concat() | Softmax() | Requantize():
+        case Requantize():
+            return None if graph.is_quantized else op.input  # floats have one type
+        case Dense() | Conv2d() | Add() | Concat() | Softmax():
             return None
         case _:
             assert_never(op)

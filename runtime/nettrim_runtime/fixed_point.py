@@ -294,16 +294,17 @@ def _wide_multiplier(real: float) -> tuple[int, int]:
 
 def _exact_pairs(graph: Graph, op: Layer, real: Array) -> list[tuple[int, int]]:
     largest = largest_accumulators(graph.tensors[op.weight].values(), graph.tensors[op.bias].values())
-    pairs = []
-    for channel, (value, limit) in enumerate(zip(real, largest, strict=True)):
-        pair = exact_multiplier(float(value), int(limit))
+    pairs = {}
+    for value in np.unique(real):  # outputs of one scale, as of weights with one a tensor, share a multiplier
+        pair = exact_multiplier(float(value), int(largest[real == value].max()))
         if pair is None:
+            channel = int(np.flatnonzero(real == value)[0])
             raise GraphError(
-                f"Dense {op.name!r}: no 31-bit multiplier rounds as {value!r} does in output {channel}; "
+                f"Dense {op.name!r}: no 31-bit multiplier rounds as {float(value)!r} does in output {channel}; "
                 "change the weight scale in its last digit"
             )
-        pairs.append(pair)
-    return pairs
+        pairs[float(value)] = pair
+    return [pairs[float(value)] for value in real]
 
 
 def _accumulators_at_steps(real: float) -> Array:

@@ -15,7 +15,9 @@ PLACEHOLDER_FOR_GREATER_OP_CODES = 127  # schema.fbs: enum BuiltinOperator; the 
 
 class TensorType(enum.IntEnum):  # schema.fbs: enum TensorType
     FLOAT32 = 0
+    FLOAT16 = 1
     INT32 = 2
+    UINT8 = 3
     INT64 = 4
     INT16 = 7
     INT8 = 9
@@ -27,6 +29,7 @@ class BuiltinOperator(enum.IntEnum):  # schema.fbs: enum BuiltinOperator
     CONCATENATION = 2
     CONV_2D = 3
     DEPTHWISE_CONV_2D = 4
+    DEQUANTIZE = 6
     FULLY_CONNECTED = 9
     MAX_POOL_2D = 17
     RELU = 19
@@ -35,8 +38,12 @@ class BuiltinOperator(enum.IntEnum):  # schema.fbs: enum BuiltinOperator
     RESHAPE = 22
     SOFTMAX = 25
     PAD = 34
+    MEAN = 40
+    SQUEEZE = 43
     PADV2 = 60
+    EXPAND_DIMS = 70
     QUANTIZE = 114
+    DENSIFY = 124
 
 
 class Padding(enum.IntEnum):  # schema.fbs: enum Padding
@@ -162,6 +169,8 @@ class BuiltinOptions(enum.IntEnum):  # schema.fbs: union BuiltinOptions
     ADD = 11
     RESHAPE = 17
     PAD = 22
+    REDUCER = 27
+    SQUEEZE = 30
     PADV2 = 43
 
 
@@ -190,10 +199,13 @@ class Pool2DOptions:  # schema.fbs: table Pool2DOptions
     STRIDE_H = Field(2, FieldType.INT32)
     FILTER_WIDTH = Field(3, FieldType.INT32)
     FILTER_HEIGHT = Field(4, FieldType.INT32)
+    FUSED_ACTIVATION_FUNCTION = Field(5, FieldType.INT8)
 
 
 class FullyConnectedOptions:  # schema.fbs: table FullyConnectedOptions
     FUSED_ACTIVATION_FUNCTION = Field(0, FieldType.INT8)
+    WEIGHTS_FORMAT = Field(1, FieldType.INT8)
+    KEEP_NUM_DIMS = Field(2, FieldType.UINT8)
 
 
 class SoftmaxOptions:  # schema.fbs: table SoftmaxOptions
@@ -202,6 +214,7 @@ class SoftmaxOptions:  # schema.fbs: table SoftmaxOptions
 
 class ConcatenationOptions:  # schema.fbs: table ConcatenationOptions
     AXIS = Field(0, FieldType.INT32)
+    FUSED_ACTIVATION_FUNCTION = Field(1, FieldType.INT8)
 
 
 class AddOptions:  # schema.fbs: table AddOptions
@@ -211,3 +224,11 @@ class AddOptions:  # schema.fbs: table AddOptions
 
 class ReshapeOptions:  # schema.fbs: table ReshapeOptions
     NEW_SHAPE = Field(0, FieldType.OFFSET)
+
+
+class ReducerOptions:  # schema.fbs: table ReducerOptions
+    KEEP_DIMS = Field(0, FieldType.UINT8)
+
+
+class SqueezeOptions:  # schema.fbs: table SqueezeOptions
+    SQUEEZE_DIMS = Field(0, FieldType.OFFSET)

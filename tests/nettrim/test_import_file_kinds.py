@@ -77,7 +77,6 @@ def test_tar_is_named(tmp_path: Path) -> None:
         (lambda path: path.write_text("these are not weights\n"), "this is a text file"),
         (lambda path: path.write_text("<!DOCTYPE html><html>"), "a web page"),
         (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
-        (lambda path: path.write_bytes(b"\x1c\0\0\0TFL3" + bytes(64)), "TensorFlow Lite"),
         (lambda path: path.write_bytes(bytes(range(256)) * 8), "not an ONNX model"),
         (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(64)), "zip archive is damaged"),
         (lambda path: zipped(path, {"x.npy": b""}), "NumPy archive"),

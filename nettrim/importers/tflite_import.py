@@ -1,0 +1,165 @@
+"""A .tflite network to a Graph, operator by operator; what cannot be carried over is reported all at once."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from nettrim.importers.imported_model import ImportedModel, InputLayout
+from nettrim.importers.refusals import Refusal, refusal_message
+from nettrim.importers.tflite_conversion import Conversion, RefusedOperatorError, UnknownInputError, refuse
+from nettrim.importers.tflite_elementwise import convert_add, convert_clamp, convert_softmax
+from nettrim.importers.tflite_file import FileGraph, FileOperator, read_tflite
+from nettrim.importers.tflite_integers import integer_graph
+from nettrim.importers.tflite_layers import convert_conv, convert_depthwise_conv, convert_fully_connected
+from nettrim.importers.tflite_shapes import (
+    convert_concatenation,
+    convert_densify,
+    convert_dequantize,
+    convert_pad,
+    convert_quantize,
+    convert_reshape,
+)
+from nettrim.importers.tflite_windows import convert_mean, convert_pool
+from nettrim.passes import simplify
+from nettrim_runtime.errors import GraphError, ModelFileError, UnsupportedOperatorError
+
+CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
+    "ADD": convert_add,
+    "AVERAGE_POOL_2D": convert_pool,
+    "CONCATENATION": convert_concatenation,
+    "CONV_2D": convert_conv,
+    "DENSIFY": convert_densify,
+    "DEPTHWISE_CONV_2D": convert_depthwise_conv,
+    "DEQUANTIZE": convert_dequantize,
+    "EXPAND_DIMS": convert_reshape,
+    "FULLY_CONNECTED": convert_fully_connected,
+    "MAX_POOL_2D": convert_pool,
+    "MEAN": convert_mean,
+    "PAD": convert_pad,
+    "QUANTIZE": convert_quantize,
+    "RELU": convert_clamp,
+    "RELU6": convert_clamp,
+    "RELU_N1_TO_1": convert_clamp,
+    "RESHAPE": convert_reshape,
+    "SOFTMAX": convert_softmax,
+    "SQUEEZE": convert_reshape,
+}
+INPUTS_THAT_COUNT = {"RESHAPE": 1}  # its shape may be computed from the batch size, by operators of no other use
+INPUT_TYPES = ("FLOAT32", "INT8", "UINT8")
+
+
+def import_tflite(data: bytes, source: str, name: str, input_shape: tuple[int, ...] | None = None) -> ImportedModel:
+    """Return the network in the bytes of a .tflite file.
+
+    Parameters
+    ----------
+    source : str
+        The file, for error messages.
+    name : str
+        The graph's name.
+    input_shape : tuple of int, optional
+        The shape of one sample, where the file leaves it open.
+
+    Raises
+    ------
+    ModelFileError
+        When the bytes are damaged, or the input's shape is open.
+    UnsupportedOperatorError
+        When operators cannot be carried over: the message names all of them.
+    """
+    file = read_tflite(data, source)
+    operators, output = _needed_operators(file), _only_output(file)
+    conversion = Conversion(file)
+    shape = _add_input(conversion, operators, input_shape)
+    refusals = _convert(operators, conversion)
+    if refusals:
+        raise UnsupportedOperatorError(refusal_message(source, refusals, CONVERTERS))
+    value = conversion.find(output)
+    if value is None or conversion.builder.producer(value.tensor) is None:
+        raise ModelFileError(f"{source}: output {file.tensors[output].name!r} is computed by no operator")
+    try:
+        built = conversion.builder.build(name, (next(iter(conversion.builder.tensors)),), (value.tensor,))
+        graph, integers = simplify(built), integer_graph(built, conversion)
+    except GraphError as error:
+        raise ModelFileError(f"{source}: the network does not fit together: {error}") from error
+    notes = (_origin_note(file), *([integers.note] if integers else []), "transposes left: 0")
+    layout: InputLayout = "NHWC" if len(shape) == 3 else "flat"
+    return ImportedModel(graph, layout, shape, notes, "TensorFlow Lite", integers.graph if integers else None)
+
+
+def _needed_operators(file: FileGraph) -> list[FileOperator]:
+    """Return the operators that an output depends on, in the file's order."""
+    needed, operators = set(file.outputs), []
+    for operator in reversed(file.operators):
+        if needed.intersection(operator.outputs):
+            needed.update(operator.inputs[: INPUTS_THAT_COUNT.get(operator.op_type)])
+            operators.append(operator)
+    return operators[::-1]
+
+
+def _only_output(file: FileGraph) -> int:
+    if len(file.outputs) != 1:
+        shown = ", ".join(repr(file.tensors[index].name) for index in file.outputs[:4])
+        raise UnsupportedOperatorError(
+            f"{file.source}: the network has {len(file.outputs)} outputs ({shown}), expected one"
+        )
+    return file.outputs[0]
+
+
+def _add_input(
+    conversion: Conversion, operators: Sequence[FileOperator], given: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """Add the network's only input; return the shape of one sample."""
+    file = conversion.file
+    read = {index for operator in operators for index in operator.inputs}
+    inputs = [index for index in file.inputs if index in read]
+    if len(inputs) != 1:
+        shown = ", ".join(repr(file.tensors[index].name) for index in inputs[:4])
+        raise UnsupportedOperatorError(f"{file.source}: the network has {len(inputs)} inputs ({shown}), expected one")
+    entry = file.tensors[inputs[0]]
+    if entry.type not in INPUT_TYPES:
+        raise UnsupportedOperatorError(
+            f"{file.source}: input {entry.name!r} takes {entry.type}, expected one of {', '.join(INPUT_TYPES)}"
+        )
+    sizes = entry.signature if len(entry.signature) == len(entry.shape) else entry.shape
+    if not sizes or sizes[0] not in {-1, 1} or entry.shape[0] != 1:
+        raise ModelFileError(
+            f"{file.source}: input {entry.name!r} has shape {sizes}, expected a batch of one or any size in front"
+        )
+    shape = _completed(file.source, entry.name, sizes[1:], given)
+    conversion.put_input(inputs[0], conversion.builder.add_input(entry.name or "input", shape))
+    return shape
+
+
+def _completed(source: str, name: str, sizes: tuple[int, ...], given: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Return the shape of one sample: the file's, with open sizes from --input-shape."""
+    if given is None and -1 in sizes:
+        example = ",".join("28" if size == -1 else str(size) for size in sizes)
+        raise ModelFileError(f"{source}: input {name!r} has open sizes {sizes}: give --input-shape, such as {example}")
+    shape = sizes if given is None else given
+    if len(shape) != len(sizes) or any(size not in {-1, own} for size, own in zip(sizes, shape, strict=True)):
+        raise ModelFileError(f"{source}: --input-shape {given}, but input {name!r} takes {sizes}")
+    return shape
+
+
+def _convert(operators: Sequence[FileOperator], conversion: Conversion) -> list[Refusal]:
+    refusals = []
+    for operator in operators:
+        try:
+            if operator.op_type not in CONVERTERS or len(operator.outputs) != 1:
+                refuse("" if len(operator.outputs) == 1 else f"it has {len(operator.outputs)} outputs, expected one")
+            if conversion.find(operator.outputs[0]) is not None:
+                raise ModelFileError(f"{conversion.file.source}: tensor {operator.name!r} is written twice")
+            CONVERTERS[operator.op_type](operator, conversion)
+        except RefusedOperatorError as error:
+            refusals.append(Refusal(operator.op_type, operator.name, str(error)))
+        except UnknownInputError:
+            continue  # what it depends on has been refused already
+        except GraphError as error:
+            raise ModelFileError(
+                f"{conversion.file.source}: {operator.op_type} {operator.name!r} does not fit: {error}"
+            ) from error
+    return refusals
+
+
+def _origin_note(file: FileGraph) -> str:
+    described = file.description if file.description.isprintable() else ""
+    return f"TensorFlow Lite file, {described}" if described else "TensorFlow Lite file"

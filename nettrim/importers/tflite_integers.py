@@ -1,0 +1,83 @@
+"""The quantised graph that a .tflite file holds: its own integers and scales, where nettrim computes as TFLite does."""
+
+from dataclasses import dataclass, replace
+
+from nettrim.importers.tflite_conversion import Conversion, Integers
+from nettrim.passes import simplify
+from nettrim_runtime.errors import NettrimError
+from nettrim_runtime.fixed_point import layer_requantization
+from nettrim_runtime.graph import Graph, Tensor
+from nettrim_runtime.ops import Reshape, Softmax, op_constants, op_inputs
+
+DTYPES = {"INT8": "int8", "INT16": "int16", "INT32": "int32", "INT64": "int64"}
+OBJECTIONS_SHOWN = 3
+
+
+@dataclass(frozen=True, eq=False)
+class FileIntegers:
+    """A file's integers as a graph, or None; ``note`` says which, and why."""
+
+    graph: Graph | None
+    note: str
+
+
+def integer_graph(graph: Graph, conversion: Conversion) -> FileIntegers | None:
+    """Return the quantised graph of the operators that were converted; None of a file of floats.
+
+    Parameters
+    ----------
+    graph : Graph
+        Of floats, not simplified: with a `Requantize` wherever the file rescales.
+    """
+    if not any(found.data is None for found in conversion.integers.values()):
+        return None
+    graph, tail = _without_float_tail(graph, conversion)
+    for op in graph.ops:
+        if isinstance(op, Reshape) and op.input in conversion.integers:
+            conversion.integers.setdefault(op.output, conversion.integers[op.input])
+    objections = [*conversion.objections, *_missing(graph, conversion)]
+    if objections:
+        return _refused(objections)
+    tensors = {name: _with_integers(tensor, conversion.integers[name]) for name, tensor in graph.tensors.items()}
+    try:
+        quantized = simplify(replace(graph, tensors=tensors))
+        for layer in quantized.layers:
+            layer_requantization(quantized, layer)
+    except NettrimError as error:
+        return _refused([str(error)])
+    last = f"; {tail} behind them is computed in floats and left out" if tail else ""
+    return FileIntegers(quantized, f"the file's own integers, {quantized.tensors[quantized.inputs[0]].dtype}{last}")
+
+
+def _without_float_tail(graph: Graph, conversion: Conversion) -> tuple[Graph, str]:
+    """Leave out a softmax that ends the network in floats: what it reads has the same largest class."""
+    last = graph.ops[-1]
+    is_tail = isinstance(last, Softmax) and last.output not in conversion.integers
+    if not is_tail or graph.outputs != (last.output,):
+        return graph, ""
+    tensors = {name: tensor for name, tensor in graph.tensors.items() if name != last.output}
+    return replace(graph, ops=graph.ops[:-1], outputs=op_inputs(last), tensors=tensors), type(last).__name__
+
+
+def _missing(graph: Graph, conversion: Conversion) -> list[str]:
+    """Name the operators that do not compute with int8 and int16."""
+    objections = []
+    for op in graph.ops:
+        kinds = {conversion.integers[name].type for name in (*op_inputs(op), op.output) if name in conversion.integers}
+        is_whole = all(name in conversion.integers for name in (*op_inputs(op), *op_constants(op), op.output))
+        if not is_whole or "UINT8" in kinds:
+            objections.append(f"{type(op).__name__} {op.name!r} is not int8 throughout")
+    ends = {conversion.integers[name].type for name in (*graph.inputs, *graph.outputs) if name in conversion.integers}
+    if ends != {"INT8"}:
+        objections.append(f"its input and output are {', '.join(sorted(ends))}, expected INT8")
+    return objections
+
+
+def _with_integers(tensor: Tensor, found: Integers) -> Tensor:
+    return replace(tensor, dtype=DTYPES[found.type], quantization=found.quantization, data=found.data)
+
+
+def _refused(objections: list[str]) -> FileIntegers:
+    more = f" and {len(objections) - OBJECTIONS_SHOWN} more" if len(objections) > OBJECTIONS_SHOWN else ""
+    listed = "; ".join(objections[:OBJECTIONS_SHOWN])
+    return FileIntegers(None, f"the file's integers cannot be kept as they are, its values are: {listed}{more}")

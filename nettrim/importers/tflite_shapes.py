@@ -1,0 +1,127 @@
+"""Operators of a .tflite file that move values, or only name them anew: shapes, padding, joining, types."""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nettrim.importers.tflite_constants import Constant
+from nettrim.importers.tflite_conversion import Conversion, Value, fused_activation, integers_of, refuse
+from nettrim.importers.tflite_file import FileOperator
+from nettrim.importers.tflite_windows import LARGEST_PADDING
+from nettrim_runtime import tflite_schema as schema
+from nettrim_runtime.ops import Concat, Padding
+
+Array = npt.NDArray[Any]
+
+BATCH_SIZE = 1
+
+
+def convert_reshape(operator: FileOperator, conversion: Conversion) -> None:
+    """RESHAPE, SQUEEZE and EXPAND_DIMS: the same values in another shape, each sample's within itself."""
+    tensor = conversion.value(operator)
+    size = math.prod(conversion.shape(tensor))
+    wanted = _wanted_shape(operator, conversion)
+    if wanted.count(-1) == 1:
+        known = math.prod(entry for entry in wanted if entry != -1)
+        wanted = [size // max(known, 1) if entry == -1 else entry for entry in wanted]
+    if min(wanted, default=1) < 1 or math.prod(wanted) != size or wanted[:1] != [BATCH_SIZE]:
+        refuse(f"it makes {(BATCH_SIZE, *conversion.shape(tensor))} into {tuple(wanted)}, expected the batch in front")
+    conversion.put_carried(operator, (tensor,), conversion.builder.reshape(tensor, tuple(wanted[1:])))
+
+
+def convert_pad(operator: FileOperator, conversion: Conversion) -> None:
+    """PAD with zeros around the height and width of images, for the convolution that follows."""
+    value = conversion.padded_value(operator)
+    conversion.image(value.tensor)
+    rows = conversion.constant(operator, 1, "paddings").numbers
+    if rows.shape != (4, 2) or rows.dtype.kind != "i":
+        refuse(f"paddings of shape {rows.shape}, expected (4, 2)")
+    sides = [int(side) for side in rows.reshape(-1)]
+    if any(sides[:2] + sides[6:]) or not 0 <= min(sides) <= max(sides) <= LARGEST_PADDING:
+        refuse(f"paddings {rows.tolist()}, expected 0 to {LARGEST_PADDING} rows and columns, and no channels")
+    added = Padding(*sides[2:6])
+    if not _is_same_kind(operator, conversion):
+        conversion.objections.append(f"PAD {operator.name!r} reads and writes different scales")
+    total = Padding(*(before + after for before, after in zip(value.padding, added, strict=True)))
+    conversion.put_view(operator, Value(value.tensor, total))
+
+
+def convert_concatenation(operator: FileOperator, conversion: Conversion) -> None:
+    """CONCATENATION along the last axis."""
+    options = conversion.options(operator, schema.BuiltinOptions.CONCATENATION)
+    tensors = tuple(conversion.value(operator, place) for place in range(len(operator.inputs)))
+    axis, rank = options.integer(schema.ConcatenationOptions.AXIS), len(conversion.shape(tensors[0])) + 1
+    if axis not in {-1, rank - 1} or rank == 1:
+        refuse(f"axis {axis} of {rank}, expected the last one")
+    builder = conversion.builder
+    if len(tensors) == 1:
+        joined = tensors[0]
+    else:
+        joined = builder.add(Concat(builder.op_name(operator.name), tensors, builder.tensor_name(operator.name)))
+        conversion.put_carried(operator, tensors, joined)
+    activation = fused_activation(options, schema.ConcatenationOptions.FUSED_ACTIVATION_FUNCTION)
+    conversion.put_carried(operator, (joined,), conversion.activated(operator, joined, activation))
+
+
+def convert_quantize(operator: FileOperator, conversion: Conversion) -> None:
+    """QUANTIZE: floats that become integers are the same tensor, integers of another scale a requantisation."""
+    value, wanted = conversion.padded_value(operator), integers_of(conversion.output(operator))
+    found = conversion.integers.get(value.tensor)
+    if conversion.input(operator).type == "FLOAT32":
+        if wanted is not None and found is None:
+            conversion.integers[value.tensor] = wanted
+        elif wanted is None or found is None or not wanted.same_as(found):
+            conversion.objections.append(f"QUANTIZE {operator.name!r} rescales through floats")
+        conversion.put_view(operator, value)
+        return
+    tensor = conversion.requantized(operator, conversion.value(operator))
+    if wanted is not None and wanted.type != "UINT8":
+        conversion.integers[tensor] = wanted  # of an uint8 input the int8 values of the same meaning
+    conversion.put_view(operator, Value(tensor))
+
+
+def convert_dequantize(operator: FileOperator, conversion: Conversion) -> None:
+    """DEQUANTIZE of constants, and of activations, where the values stay what they are."""
+    if conversion.is_constant(operator, 0):
+        constant = conversion.constant(operator, 0, "values")
+        conversion.put_constant(operator, Constant(constant.name, constant.values(), None))
+        return
+    conversion.put_view(operator, conversion.padded_value(operator))
+
+
+def convert_densify(operator: FileOperator, conversion: Conversion) -> None:
+    """DENSIFY of a sparse constant, which is read dense already."""
+    conversion.put_constant(operator, conversion.constant(operator, 0, "values"))
+
+
+def _wanted_shape(operator: FileOperator, conversion: Conversion) -> list[int]:
+    """Return the shape with the batch axis in front that an operator asks for; -1 stands for what is left."""
+    shape = (BATCH_SIZE, *conversion.shape(conversion.value(operator)))
+    if operator.op_type == "EXPAND_DIMS":
+        return _with_axis(shape, conversion.constant(operator, 1, "axis").numbers.reshape(-1))
+    if operator.op_type == "SQUEEZE":
+        options = conversion.options(operator, schema.BuiltinOptions.SQUEEZE)
+        axes = options.numbers(schema.SqueezeOptions.SQUEEZE_DIMS, np.int32, "axes", len(shape))
+        gone = {int(axis) % len(shape) for axis in axes} or {axis for axis in range(1, len(shape)) if shape[axis] == 1}
+        return [size for axis, size in enumerate(shape) if axis not in gone]
+    if conversion.is_constant(operator, 1):
+        return [int(size) for size in conversion.constant(operator, 1, "shape").numbers.reshape(-1)]
+    if operator.options is not None and operator.options_type == schema.BuiltinOptions.RESHAPE:
+        found = operator.options.numbers(schema.ReshapeOptions.NEW_SHAPE, np.int32, "shape", len(shape) + 8)
+        if found.size:
+            return [int(size) for size in found]
+    return list(conversion.output(operator).shape)  # computed from the batch size: what the converter found
+
+
+def _with_axis(shape: tuple[int, ...], axes: Array) -> list[int]:
+    if axes.size != 1 or axes.dtype.kind != "i" or not -len(shape) - 1 <= axes[0] <= len(shape):
+        refuse(f"axis {axes.tolist()} of {shape}")
+    axis = int(axes[0]) % (len(shape) + 1)
+    return [*shape[:axis], 1, *shape[axis:]]
+
+
+def _is_same_kind(operator: FileOperator, conversion: Conversion) -> bool:
+    before, after = integers_of(conversion.input(operator)), integers_of(conversion.output(operator))
+    return before is after or (before is not None and after is not None and before.same_as(after))

@@ -1,0 +1,264 @@
+"""Quantised .tflite files: their integers as they are, whose results are LiteRT's reference kernels' bit for bit."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from ai_edge_litert import schema_py_generated as published
+
+from nettrim.importers import ImportedModel, load_model
+from nettrim_exporters.tflite import render_tflite
+from nettrim_runtime.engine import run_graph
+from nettrim_runtime.fixed_point import exact_multiplier
+from nettrim_runtime.graph import Graph
+from tests.exporters.test_tflite import SINGLE
+from tests.graphs import GraphBuilder, quantized, random_branches, random_cnn, random_inputs, random_mlp, widened
+from tests.nettrim.test_import_tflite import PADDED_MAX_POOL
+from tests.nettrim.tflite_models import RELU, FileWriter, run_litert, write_file
+from tests.shared_data import shared_data
+
+Array = npt.NDArray[Any]
+
+N_SAMPLES = 200
+
+
+def integers(model: ImportedModel) -> Graph:
+    assert model.quantized is not None, model.notes
+    return model.quantized
+
+
+def assert_bits_of_litert(path: Path, n_samples: int = N_SAMPLES) -> ImportedModel:
+    model = load_model(path)
+    shape = (n_samples, *model.source_shape)
+    samples = np.random.default_rng(0).integers(-128, 128, size=shape, dtype=np.int8)
+    expected = run_litert(path.read_bytes(), samples)
+    np.testing.assert_array_equal(run_graph(integers(model), samples).reshape(expected.shape), expected)
+    return model
+
+
+@pytest.mark.parametrize(
+    "name", ["hello_world_int8.tflite", "mlperf_ad_int8.tflite", "mlperf_ic_int8.tflite", "mlperf_kws_int8.tflite"]
+)
+def test_real_models_give_the_bits_of_the_reference_kernels(name: str) -> None:
+    model = assert_bits_of_litert(shared_data(f"models/{name}"), 100)
+    assert [op.name for op in model.graph.layers] == [op.name for op in integers(model).layers]
+    assert "the file's own integers, int8" in model.notes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "data", "right"),
+    [
+        ("mlperf_kws_int8.tflite", "kws01_test.npz", 901),  # of 1000; LiteRT's default kernels: 902
+        ("mlperf_ic_int8.tflite", "ic01_test.npz", 441),  # of 500; LiteRT's default kernels: 440
+    ],
+)
+def test_real_models_keep_every_answer_on_real_samples(name: str, data: str, right: int) -> None:
+    path = shared_data(f"models/{name}")
+    graph = integers(load_model(path))
+    with np.load(shared_data(data)) as arrays:
+        x, y = arrays["x"], arrays["y"]
+    samples = x if x.dtype == np.int8 else graph.quantization(graph.inputs[0]).quantize(x.astype(np.float32))
+    outputs = run_graph(graph, samples)
+    np.testing.assert_array_equal(outputs, run_litert(path.read_bytes(), samples))
+    assert (outputs.argmax(axis=1) == y).sum() == right
+
+
+@pytest.mark.parametrize(("operators", "shape"), [case for case in SINGLE if case.id != PADDED_MAX_POOL])
+def test_what_nettrim_writes_it_reads_with_every_bit(
+    tmp_path: Path, operators: Callable[[GraphBuilder], object], shape: tuple[int, ...]
+) -> None:
+    builder = GraphBuilder(np.random.default_rng(0), shape)
+    operators(builder)
+    graph = quantized(builder.build(), np.random.default_rng(1))
+    model = load_model(write_file(tmp_path, render_tflite(graph)))
+    samples = random_inputs(graph, np.random.default_rng(2), N_SAMPLES)
+    np.testing.assert_array_equal(run_graph(integers(model), samples), run_graph(graph, samples))
+
+
+@pytest.mark.parametrize("prepare", [quantized, widened])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches])
+def test_whole_networks_keep_every_bit(
+    tmp_path: Path, make: Callable[..., Graph], prepare: Callable[..., Graph]
+) -> None:
+    rng = np.random.default_rng(3)
+    graph = prepare(make(rng), rng)
+    model = load_model(write_file(tmp_path, render_tflite(graph)))
+    samples = random_inputs(graph, rng, N_SAMPLES)
+    np.testing.assert_array_equal(run_graph(integers(model), samples), run_graph(graph, samples))
+
+
+def test_the_float_graph_is_what_the_integers_stand_for(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    graph = quantized(random_mlp(rng), rng)
+    model = load_model(write_file(tmp_path, render_tflite(graph)))
+    for layer, original in zip(model.graph.layers, graph.layers, strict=True):
+        scale = graph.quantization(original.weight).scale
+        expected = graph.tensors[original.weight].values() * scale[:, None]
+        np.testing.assert_array_equal(model.graph.tensors[layer.weight].values(), expected)
+        bias = graph.tensors[original.bias].values() * (graph.quantization(original.input).scale * scale)
+        np.testing.assert_allclose(model.graph.tensors[layer.bias].values(), bias, rtol=1e-6)  # float32
+
+
+def int8(scale: float, zero: int = 0) -> dict[str, Any]:
+    return {"dtype": "int8", "scale": scale, "zero": zero}
+
+
+@pytest.mark.parametrize("code", ["RELU", "RELU6", "RELU_N1_TO_1"])
+@pytest.mark.parametrize(("scale", "zero"), [(0.05, 3), (0.03, -128), (0.2, 5)])
+def test_a_clamp_between_two_scales_rescales(tmp_path: Path, code: str, scale: float, zero: int) -> None:
+    file = FileWriter()
+    entry, output = file.activation((1, 40), **int8(0.05, 3)), file.activation((1, 40), **int8(scale, zero))
+    file.add(code, (entry,), output)
+    model = assert_bits_of_litert(write_file(tmp_path, file.content((entry,), (output,))))
+    assert [type(op).__name__ for op in model.graph.ops] == ["Activation"]
+
+
+def test_a_quantize_between_two_scales_rescales(tmp_path: Path) -> None:
+    file = FileWriter()
+    entry, middle, output = (file.activation((1, 40), **int8(*q)) for q in ((0.05, 3), (0.031, -7), (0.031, -7)))
+    file.add("QUANTIZE", (entry,), middle, version=2)
+    file.add("RELU", (middle,), output)
+    assert_bits_of_litert(write_file(tmp_path, file.content((entry,), (output,))))
+
+
+def dense(file: FileWriter, entry: int, scale: float = 0.02, *, zero: int = 4, bias: bool = True) -> int:
+    rng = np.random.default_rng(6)
+    weight = file.constant(rng.integers(-127, 128, (5, 8)).astype(np.int8), scale=0.01)
+    places = (entry, weight, file.constant(rng.integers(-900, 900, 5).astype(np.int32), scale=0.0005) if bias else -1)
+    output = file.activation((1, 5), **int8(scale, zero))
+    options = published.FullyConnectedOptionsT
+    return file.add("FULLY_CONNECTED", places, output, options, version=4, fusedActivationFunction=RELU)
+
+
+def test_weights_with_one_scale_and_no_bias(tmp_path: Path) -> None:
+    file = FileWriter()
+    entry = file.activation((1, 8), **int8(0.05, 3))
+    output = dense(file, entry, bias=False)
+    assert_bits_of_litert(write_file(tmp_path, file.content((entry,), (output,))))
+
+
+def float_ended() -> bytes:
+    file = FileWriter()
+    entry, start = file.activation((1, 8)), file.activation((1, 8), **int8(0.05, 3))
+    file.add("QUANTIZE", (entry,), start)
+    end, output = dense(file, start), file.activation((1, 5))
+    file.add("DEQUANTIZE", (end,), output, version=2)
+    return file.content((entry,), (output,))
+
+
+def test_floats_at_both_ends_are_the_integers_they_become(tmp_path: Path) -> None:
+    path = write_file(tmp_path, float_ended())
+    model = load_model(path)
+    graph = integers(model)
+    samples = np.random.default_rng(0).integers(-128, 128, size=(N_SAMPLES, 8), dtype=np.int8)
+    expected = run_litert(path.read_bytes(), graph.quantization(graph.inputs[0]).dequantize(samples))
+    found = graph.quantization(graph.outputs[0]).dequantize(run_graph(graph, samples))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_uint8_at_both_ends_is_int8_shifted(tmp_path: Path) -> None:
+    file = FileWriter()
+    entry = file.activation((1, 8), "uint8", scale=0.05, zero=131)
+    start = file.activation((1, 8), **int8(0.05, 3))
+    file.add("QUANTIZE", (entry,), start, version=2)
+    end, output = dense(file, start), file.activation((1, 5), "uint8", scale=0.02, zero=132)
+    file.add("QUANTIZE", (end,), output, version=2)
+    path = write_file(tmp_path, file.content((entry,), (output,)))
+    graph = integers(load_model(path))
+    samples = np.random.default_rng(0).integers(0, 256, size=(N_SAMPLES, 8), dtype=np.uint8)
+    expected = run_litert(path.read_bytes(), samples)
+    found = run_graph(graph, (samples.astype(np.int16) - 128).astype(np.int8))
+    np.testing.assert_array_equal(found.astype(np.int16) + 128, expected)
+
+
+def test_a_softmax_in_floats_behind_the_integers_is_left_out_and_named(tmp_path: Path) -> None:
+    file = FileWriter()
+    entry = file.activation((1, 8), **int8(0.05, 3))
+    end, logits, output = dense(file, entry), file.activation((1, 5)), file.activation((1, 5))
+    file.add("DEQUANTIZE", (end,), logits, version=2)
+    file.add("SOFTMAX", (logits,), output, published.SoftmaxOptionsT, beta=1.0)
+    model = load_model(write_file(tmp_path, file.content((entry,), (output,))))
+    assert [type(op).__name__ for op in model.graph.ops] == ["Dense", "Softmax"]
+    assert [type(op).__name__ for op in integers(model).ops] == ["Dense"]
+    assert any("Softmax behind them is computed in floats and left out" in note for note in model.notes)
+
+
+def mean_file() -> bytes:
+    file = FileWriter()
+    entry, output = file.activation((1, 4, 4, 3), **int8(0.05, 3)), file.activation((1, 3), **int8(0.05, 3))
+    axes = file.constant(np.array([1, 2], np.int32))
+    file.add("MEAN", (entry, axes), output, published.ReducerOptionsT, version=2)
+    return file.content((entry,), (output,))
+
+
+def reshaped_file() -> bytes:
+    file = FileWriter()
+    entry, output = file.activation((1, 4, 3), **int8(0.05, 3)), file.activation((1, 12), **int8(0.05, 4))
+    file.add("RESHAPE", (entry, file.constant(np.array([1, 12], np.int32))), output)
+    return file.content((entry,), (output,))
+
+
+def same_reshaped_file() -> bytes:
+    file = FileWriter()
+    entry, output = file.activation((1, 12), **int8(0.05, 3)), file.activation((1, 12), **int8(0.05, 4))
+    file.add("RESHAPE", (entry, file.constant(np.array([1, 12], np.int32))), output)
+    last = file.activation((1, 12), **int8(0.05, 4))
+    file.add("RELU", (output,), last)
+    return file.content((entry,), (last,))
+
+
+def asymmetric_weights() -> bytes:
+    file = FileWriter()
+    entry, output = file.activation((1, 8), **int8(0.05, 3)), file.activation((1, 5), **int8(0.02, 4))
+    weight = file.constant(np.ones((5, 8), np.int8), scale=0.01, zero=7)
+    file.add("FULLY_CONNECTED", (entry, weight, -1), output, published.FullyConnectedOptionsT, version=4)
+    return file.content((entry,), (output,))
+
+
+def uint8_file() -> bytes:
+    file = FileWriter()
+    entry, output = (file.activation((1, 8), "uint8", scale=0.05, zero=131) for _ in range(2))
+    file.add("RELU", (entry,), output)
+    return file.content((entry,), (output,))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (mean_file, "MEAN 't1' rounds integers otherwise than an average pool"),
+        (reshaped_file, "RESHAPE 't1' reads and writes different scales"),
+        (same_reshaped_file, "RESHAPE 't1' reads and writes different scales"),
+        (asymmetric_weights, "Dense .* is not int8 throughout"),
+        (uint8_file, "Activation .* is not int8 throughout"),
+    ],
+)
+def test_integers_that_cannot_be_kept_become_the_values_they_stand_for(
+    tmp_path: Path, make: Callable[[], bytes], reason: str
+) -> None:
+    model = load_model(write_file(tmp_path, make()))
+    assert model.quantized is None
+    (note,) = (note for note in model.notes if "cannot be kept" in note)
+    assert re.search(reason, note)
+
+
+def test_a_dense_layer_that_no_multiplier_rounds_like_is_not_kept(tmp_path: Path) -> None:
+    rng, file = np.random.default_rng(7), FileWriter()
+    entry_scale, output_scale = 0.05, 0.5
+    weight = rng.integers(-127, 128, (1, 60_000)).astype(np.int8)
+    limit = int(np.abs(weight.astype(int)).sum() * 255)
+    scales = (np.float32(scale) for scale in rng.uniform(1e-5, 2e-5, 2000))
+    products = (
+        (scale, float(np.float32(entry_scale)) * float(scale) / float(np.float32(output_scale))) for scale in scales
+    )
+    scale = next(scale for scale, real in products if exact_multiplier(real, limit) is None)
+    entry, output = file.activation((1, 60_000), **int8(entry_scale)), file.activation((1, 1), **int8(output_scale))
+    places = (entry, file.constant(weight, scale=scale), -1)
+    file.add("FULLY_CONNECTED", places, output, published.FullyConnectedOptionsT, version=4)
+    model = load_model(write_file(tmp_path, file.content((entry,), (output,))))
+    assert model.quantized is None
+    assert any("no 31-bit multiplier rounds as" in note for note in model.notes)
