@@ -40,13 +40,14 @@ class Constant:
     def values(self) -> Array:
         """Return what the numbers stand for, float32."""
         if self.quantization is None or self.is_float:
-            return self.numbers.astype(np.float32)
+            return self.numbers.astype(np.float32, copy=False)
         shape = [1] * self.numbers.ndim
         if self.quantization.scale.size > 1:
             shape[self.quantization.axis] = -1
         scale, zero_point = (part.reshape(shape) for part in (self.quantization.scale, self.quantization.zero_point))
         centred = self.numbers.astype(np.int64) - zero_point
-        values: Array = centred.astype(np.float32) * scale
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused when it becomes a constant of the graph
+            values: Array = centred.astype(np.float32) * scale
         return values
 
 

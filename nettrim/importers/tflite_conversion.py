@@ -142,6 +142,13 @@ class Conversion:
             self._keep(index, read_constant(tensor, self.file.source))
         return self._constants[index]
 
+    def sizes(self, operator: FileOperator, place: int, what: str) -> Array:
+        """Return a constant input of integers: a shape, axes, paddings."""
+        numbers = self.constant(operator, place, what).numbers
+        if numbers.dtype.kind != "i":
+            refuse(f"its {what} are {numbers.dtype}, expected integers")
+        return numbers.astype(np.int64)
+
     def is_constant(self, operator: FileOperator, place: int) -> bool:
         """Whether an input is a constant."""
         index = self._input(operator, place)

@@ -35,8 +35,8 @@ def convert_pad(operator: FileOperator, conversion: Conversion) -> None:
     """PAD with zeros around the height and width of images, for the convolution that follows."""
     value = conversion.padded_value(operator)
     conversion.image(value.tensor)
-    rows = conversion.constant(operator, 1, "paddings").numbers
-    if rows.shape != (4, 2) or rows.dtype.kind != "i":
+    rows = conversion.sizes(operator, 1, "paddings")
+    if rows.shape != (4, 2):
         refuse(f"paddings of shape {rows.shape}, expected (4, 2)")
     sides = [int(side) for side in rows.reshape(-1)]
     if any(sides[:2] + sides[6:]) or not 0 <= min(sides) <= max(sides) <= LARGEST_PADDING:
@@ -100,14 +100,14 @@ def _wanted_shape(operator: FileOperator, conversion: Conversion) -> list[int]:
     """Return the shape with the batch axis in front that an operator asks for; -1 stands for what is left."""
     shape = (BATCH_SIZE, *conversion.shape(conversion.value(operator)))
     if operator.op_type == "EXPAND_DIMS":
-        return _with_axis(shape, conversion.constant(operator, 1, "axis").numbers.reshape(-1))
+        return _with_axis(shape, conversion.sizes(operator, 1, "axis").reshape(-1))
     if operator.op_type == "SQUEEZE":
         options = conversion.options(operator, schema.BuiltinOptions.SQUEEZE)
         axes = options.numbers(schema.SqueezeOptions.SQUEEZE_DIMS, np.int32, "axes", len(shape))
         gone = {int(axis) % len(shape) for axis in axes} or {axis for axis in range(1, len(shape)) if shape[axis] == 1}
         return [size for axis, size in enumerate(shape) if axis not in gone]
     if conversion.is_constant(operator, 1):
-        return [int(size) for size in conversion.constant(operator, 1, "shape").numbers.reshape(-1)]
+        return [int(size) for size in conversion.sizes(operator, 1, "shape").reshape(-1)]
     if operator.options is not None and operator.options_type == schema.BuiltinOptions.RESHAPE:
         found = operator.options.numbers(schema.ReshapeOptions.NEW_SHAPE, np.int32, "shape", len(shape) + 8)
         if found.size:
@@ -116,7 +116,7 @@ def _wanted_shape(operator: FileOperator, conversion: Conversion) -> list[int]:
 
 
 def _with_axis(shape: tuple[int, ...], axes: Array) -> list[int]:
-    if axes.size != 1 or axes.dtype.kind != "i" or not -len(shape) - 1 <= axes[0] <= len(shape):
+    if axes.size != 1 or not -len(shape) - 1 <= axes[0] <= len(shape):
         refuse(f"axis {axes.tolist()} of {shape}")
     axis = int(axes[0]) % (len(shape) + 1)
     return [*shape[:axis], 1, *shape[axis:]]

@@ -32,7 +32,7 @@ def convert_mean(operator: FileOperator, conversion: Conversion) -> None:
     """MEAN over the height and width of images: an average pool over all of them."""
     options = conversion.options(operator, schema.BuiltinOptions.REDUCER)
     image = conversion.image(conversion.value(operator))
-    axes = conversion.constant(operator, 1, "axes").numbers.reshape(-1)
+    axes = conversion.sizes(operator, 1, "axes").reshape(-1)
     rank = len(conversion.shape(image)) + 1
     if tuple(sorted({int(axis) % rank for axis in axes})) != IMAGE_AXES:
         refuse(f"a mean over the axes {axes.tolist()}, expected {list(IMAGE_AXES)}, the height and width of images")

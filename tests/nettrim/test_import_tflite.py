@@ -214,6 +214,14 @@ def test_a_reshape_that_mixes_samples_is_refused(tmp_path: Path) -> None:
         load_model(write_file(tmp_path, file.content((entry,), (output,))))
 
 
+def test_a_shape_of_floats_is_refused(tmp_path: Path) -> None:
+    file = FileWriter()
+    entry, output = file.activation((1, 4, 3)), file.activation((1, 12))
+    file.add("RESHAPE", (entry, file.constant(np.array([1, np.nan], np.float32))), output)
+    with pytest.raises(UnsupportedOperatorError, match=r"RESHAPE .*its shape are float32, expected integers"):
+        load_model(write_file(tmp_path, file.content((entry,), (output,))))
+
+
 def test_every_unsupported_operator_is_in_the_one_message(tmp_path: Path) -> None:
     file = FileWriter()
     tensors = [file.activation((1, 6)) for _ in range(6)]
