@@ -9,7 +9,7 @@ import numpy.typing as npt
 from nettrim.quantize import quantize_graph
 from nettrim.widen import widenable
 from nettrim_runtime.engine import prepare
-from nettrim_runtime.graph import Graph, Tensor, infer_shape
+from nettrim_runtime.graph import Graph, Quantization, Tensor, infer_shape
 from nettrim_runtime.ops import (
     Activation,
     ActivationFunction,
@@ -21,6 +21,7 @@ from nettrim_runtime.ops import (
     MaxPool2d,
     Op,
     Padding,
+    Requantize,
     Reshape,
     Size2d,
     Softmax,
@@ -28,6 +29,7 @@ from nettrim_runtime.ops import (
 
 Array = npt.NDArray[Any]
 
+OTHER_SCALES = ((0.031, -7), (0.05, 3), (0.2, 5), (0.001, 0))  # and zero points, to rescale to
 RELU, RELU6, NONE = ActivationFunction.RELU, ActivationFunction.RELU6, ActivationFunction.NONE
 
 
@@ -170,6 +172,16 @@ def random_branches(rng: np.random.Generator, density: float = 1.0) -> Graph:
     builder.dense(5, NONE, density)
     builder.softmax()
     return builder.build("branches")
+
+
+def rescaled(scale: float, zero_point: int) -> Graph:
+    """Return 40 int8 values of scale 0.05 and zero point 3 by another scale and zero point, and a relu."""
+    tensors = {
+        name: Tensor(name, (40,), "int8", Quantization(np.array([own], np.float32), zero))
+        for name, own, zero in (("input", 0.05, 3), ("rescaled", scale, zero_point), ("output", scale, zero_point))
+    }
+    ops = (Requantize("requantize", "input", "rescaled"), Activation("relu", "rescaled", "output", RELU))
+    return Graph("rescaled", ("input",), ("output",), ops, tensors)
 
 
 def random_inputs(graph: Graph, rng: np.random.Generator, n_samples: int) -> Array:

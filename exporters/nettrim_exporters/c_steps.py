@@ -134,13 +134,16 @@ def _activation(context: Context, op: Activation, comment: str) -> CStep:
 
 
 def _requantize(context: Context, op: Requantize, comment: str) -> CStep:
-    kernel, narrow = ("nt_widen", op.input) if context.suffix(op.output) else ("nt_narrow", op.output)
-    zero_point = context.graph.quantization(narrow).zero_point
+    before, after = (context.graph.quantization(name).zero_point for name in (op.input, op.output))
+    kernel, zero_points = "nt_rescale", [before, after]
+    if context.suffix(op.output):
+        kernel, zero_points = "nt_widen", [before]
+    elif context.suffix(op.input):
+        kernel, zero_points = "nt_narrow", [after]
     pointers = (context.pointer(op.input), context.pointer(op.output))
     multiplier = requantize_multiplier(context.graph, op)
-    return CStep(
-        op.name, comment, (), (call_text(kernel, context.size(op.output), zero_point, *multiplier, *pointers),)
-    )
+    call = call_text(kernel, context.size(op.output), *zero_points, *multiplier, *pointers)
+    return CStep(op.name, comment, (), (call,))
 
 
 def _concat(context: Context, op: Concat, comment: str) -> CStep:

@@ -28,6 +28,7 @@ ACTIVATIONS = {
     schema.ActivationFunctionType.RELU_N1_TO_1: ActivationFunction.RELU_N1_TO_1,
     schema.ActivationFunctionType.RELU6: ActivationFunction.RELU6,
 }
+LARGEST_RATIO = 2.0**20  # of two scales: beyond it shifted integers leave 32 bits
 UINT8_OFFSET = 128  # from an uint8 value to the int8 one of the same meaning
 
 
@@ -196,6 +197,9 @@ class Conversion:
         wanted, found = integers_of(self.output(operator)), self.integers.get(tensor)
         if wanted is None or found is None or wanted.same_as(found):
             return tensor
+        ratio = float(found.quantization.scale[0]) / float(wanted.quantization.scale[0])
+        if not 1 / LARGEST_RATIO < ratio < LARGEST_RATIO or (found.type, wanted.type) == ("INT16", "INT16"):
+            self.objections.append(f"{operator.op_type} {operator.name!r} rescales {found.type} by {ratio:.3g}")
         name = self.builder.op_name(f"{operator.name}/requantize")
         rescaled = self.builder.add(Requantize(name, tensor, self.builder.tensor_name(operator.name)))
         self.integers[rescaled] = wanted

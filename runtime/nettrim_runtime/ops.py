@@ -152,7 +152,7 @@ class Softmax:
 
 @dataclass(frozen=True)
 class Requantize:
-    """The same real values in another integer type: int8 to int16, or back."""
+    """The same real values by other integers: int8 as int16, or back, or int8 of another scale."""
 
     name: str
     input: str

@@ -22,6 +22,7 @@ from nettrim_runtime.ops import Padding, Size2d
 from tests.c_model import C99, CXX, compile_c, require_tool, run_c, write_sources
 from tests.graphs import (
     NONE,
+    OTHER_SCALES,
     RELU,
     RELU6,
     GraphBuilder,
@@ -30,6 +31,7 @@ from tests.graphs import (
     random_cnn,
     random_inputs,
     random_mlp,
+    rescaled,
     widened,
 )
 
@@ -142,6 +144,7 @@ def all_cases() -> dict[str, Case]:
     graphs["branches_csr"] = sparse(quantized(random_branches(rng, 0.3), rng))
     graphs["branches_mixed"] = widened(random_branches(rng), rng, share=0.6)
     graphs["branches_int16"] = widened(random_branches(rng), rng)
+    graphs |= {f"rescaled_{i}": rescaled(*scale) for i, scale in enumerate(OTHER_SCALES)}
     return {name: case(name, graph, rng) for name, graph in graphs.items()}
 
 

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pytest
 from ai_edge_litert import schema_py_generated as published
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from graphs import GraphBuilder, quantized, random_branches, random_cnn, random_inputs, random_mlp, widened
 
 from nettrim_exporters.tflite import check_tflite, render_tflite
 from nettrim_runtime.csr import csr_from_dense
@@ -17,6 +16,17 @@ from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import UnsupportedOperatorError
 from nettrim_runtime.graph import Graph, Quantization, Tensor
 from nettrim_runtime.ops import ActivationFunction, Dense, Padding, Size2d
+from tests.graphs import (
+    OTHER_SCALES,
+    GraphBuilder,
+    quantized,
+    random_branches,
+    random_cnn,
+    random_inputs,
+    random_mlp,
+    rescaled,
+    widened,
+)
 
 Array = npt.NDArray[Any]
 Build = Callable[[GraphBuilder], object]
@@ -163,6 +173,13 @@ def test_random_networks_give_the_bits_of_the_engine(make: Callable[..., Graph],
     rng = np.random.default_rng(seed)
     graph = quantized(make(rng, density=rng.uniform(0.1, 1.0)), rng)
     samples = random_inputs(graph, rng, N_SAMPLES)
+    assert np.array_equal(run_litert(render_tflite(graph), samples), run_graph(graph, samples))
+
+
+@pytest.mark.parametrize("scale", OTHER_SCALES)
+def test_int8_of_another_scale_gives_the_bits_of_the_engine(scale: tuple[float, int]) -> None:
+    graph = rescaled(*scale)
+    samples = random_inputs(graph, np.random.default_rng(0), N_SAMPLES)
     assert np.array_equal(run_litert(render_tflite(graph), samples), run_graph(graph, samples))
 
 

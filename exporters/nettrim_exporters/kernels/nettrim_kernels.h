@@ -788,4 +788,14 @@ static inline void nt_narrow(int32_t size, int32_t zero_point, int32_t multiplie
     }
 }
 
+/* From int8 of one scale to int8 of another. */
+static inline void nt_rescale(int32_t size, int32_t in_zero_point, int32_t zero_point, int32_t multiplier, int32_t shift,
+                              const int8_t *in, int8_t *out)
+{
+    for (int32_t i = 0; i < size; ++i) {
+        const int32_t scaled = nt_multiply_rounding_twice(in[i] - in_zero_point, multiplier, shift);
+        out[i] = nt_clamp(scaled + zero_point, INT8_MIN, INT8_MAX);
+    }
+}
+
 #endif /* NETTRIM_KERNELS_H */
