@@ -42,7 +42,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @app.command()
 def deploy(
     model: Annotated[
-        Path, typer.Argument(help="Trained network: .onnx, .pt, .pt2, .safetensors, .keras or .h5.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Trained network: .onnx, .tflite, .pt, .pt2, .safetensors, .keras or .h5.", show_default=False
+        ),
     ],
     target: Annotated[str, typer.Option(help="Board; `nettrim boards` lists them.", show_default=False)],
     *,

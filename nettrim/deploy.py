@@ -28,6 +28,7 @@ from nettrim.evaluate import (
 from nettrim.fit_search import prune_to_fit
 from nettrim.goal_search import Trial, prune_to_drop
 from nettrim.importers import ImportedModel, load_model
+from nettrim.own_integers import dequantized, integer_samples, unpruned, with_deployment_note
 from nettrim.passes.remove_dead_channels import remove_dead_channels
 from nettrim.prune import PruneResult, PruneSettings, prune
 from nettrim.quantize import check_quantize, quantize_graph
@@ -99,6 +100,12 @@ class DeployOptions:
     seed: int = 0
 
     @property
+    def keeps_integers(self) -> bool:
+        """Whether a quantised file is deployed as it is: nothing was asked for that would change it."""
+        is_pruned = not self.goal_is_default or self.prune.structure != "l1" or self.prune.polish
+        return not is_pruned and self.int16 == "auto"
+
+    @property
     def folder(self) -> Path:
         """Where the deployment goes."""
         return self.output or Path(f"{self.model.stem}-{self.board}")
@@ -106,7 +113,7 @@ class DeployOptions:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Everything that was read and checked before the first solve."""
+    """Everything that was read and checked before the first solve; ``kept`` are a file's integers to deploy as is."""
 
     board: Board
     model: ImportedModel
@@ -117,6 +124,7 @@ class Inputs:
     prune: PruneSettings
     max_drop: float | None
     flash_bytes: int | None
+    kept: Graph | None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -199,11 +207,14 @@ def read_inputs(options: DeployOptions) -> Inputs:
     model = load_model(
         options.model, input_shape=options.input_shape, arch=options.arch, trust_pickle=options.trust_pickle
     )
-    graph = model.graph
-    check_quantize(graph)
+    kept = model.quantized if options.keeps_integers else None
+    model = with_deployment_note(model, is_kept=kept is not None)
+    graph = model.graph if kept is None else kept
+    if kept is None:
+        check_quantize(graph)
+        _check_ram(graph, board)
     check_tflite(graph)
     check_c(graph)
-    _check_ram(graph, board)
     _check_flash(graph, board, options.prune.sparsity)
     spec = InputSpec(
         model.source_shape, model.input_layout, graph.tensors[graph.inputs[0]].shape, options.input_options
@@ -211,17 +222,20 @@ def read_inputs(options: DeployOptions) -> Inputs:
     n_classes = graph.tensors[graph.outputs[0]].size
     rng = np.random.default_rng(options.seed)
     data = options.data or find_calibration(options.model)
-    calibration = load_samples(data, spec, max(n_classes, 2)) if data else synthetic_samples(spec, rng)
+    drawn = integer_samples(kept, rng) if kept else synthetic_samples(spec, rng)
+    calibration = load_samples(data, spec, max(n_classes, 2)) if data else drawn
     fit, held_out = split_held_out(calibration, rng)
     test = _load_test(options, data, spec, max(n_classes, 2))
     settings, max_drop = options.prune, options.max_drop
-    if options.goal_is_default and calibration.is_synthetic:
+    if kept is not None:
+        settings = replace(settings, relative_epsilon=0.0)
+    elif options.goal_is_default and calibration.is_synthetic:
         settings = replace(settings, relative_epsilon=CAUTIOUS_EPSILON)
     elif options.goal_is_default and not isinstance(parse_structure(settings.structure), NOfM):
         calibration = replace(calibration, labels=None)
         max_drop = DEFAULT_DISAGREEMENT if has_classes(graph, calibration) else DEFAULT_OUTPUT_ERROR
         fit = replace(fit, labels=None)
-    return Inputs(board, model, spec, fit, held_out, test, settings, max_drop, flash_bytes)
+    return Inputs(board, model, spec, fit, held_out, test, settings, max_drop, flash_bytes, kept)
 
 
 def _flash_to_fit(board: Board) -> int:
@@ -262,17 +276,19 @@ def build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) ->
 
 
 def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -> Deployment:
-    original = inputs.model.graph
-    say("choosing the ranges of int8")
-    tails = choose_tails(original, inputs.fit.x)
-    result, inputs, trials, wide = _prune(options, inputs, tails, say)
-    say("quantising")
-    quantized = quantize_on(result.graph, inputs.fit.x, wide, tails)
-    shipped = remove_dead_channels(quantized)
+    trials: tuple[Trial, ...] = ()
+    if inputs.kept is not None:
+        original, shipped = dequantized(inputs.kept), inputs.kept
+        result, networks = unpruned(original), Networks(original, original, inputs.kept)
+    else:
+        say("choosing the ranges of int8")
+        tails = choose_tails(inputs.model.graph, inputs.fit.x)
+        result, inputs, trials, wide = _prune(options, inputs, tails, say)
+        say("quantising")
+        quantized = quantize_on(result.graph, inputs.fit.x, wide, tails)
+        shipped, networks = remove_dead_channels(quantized), Networks(inputs.model.graph, result.graph, quantized)
     fast = _formats_for(shipped, inputs.board)
-    networks = Networks(original, result.graph, quantized)
     say("measuring accuracy and errors")
-    labelled = inputs.test or inputs.held_out
     deployment = Deployment(
         name=c_name(options.model.stem),
         inputs=inputs,
@@ -284,7 +300,7 @@ def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -
         sparse_tflite=describe_sparse_tflite(shipped, inputs.board, inputs.held_out.x[:ERROR_SAMPLES]),
         c_facts=c_model_facts(fast),
         agreement=measure_agreement(networks, inputs.held_out),
-        accuracy=measure_accuracy(networks, labelled),
+        accuracy=measure_accuracy(networks, inputs.test or inputs.held_out),
         errors=layer_errors(networks, inputs.held_out.x[:ERROR_SAMPLES]),
         fit_errors=layer_errors(networks, inputs.fit.x[:ERROR_SAMPLES]),
         bounds=prove_bounds(networks, inputs.fit.x[:ERROR_SAMPLES], inputs.held_out),

@@ -26,6 +26,8 @@ LARGE_OUTPUT_ERROR = 0.1  # as above, where the outputs are no classes
 
 def result_warnings(deployment: "Deployment") -> tuple[str, ...]:
     """Return one sentence each."""
+    if deployment.inputs.kept is not None:
+        return ()  # nothing was fitted, and what int8 costs is the file's own
     return (
         *_overfit_warnings(deployment),
         *_agreement_warnings(deployment.agreement),

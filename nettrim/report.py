@@ -110,6 +110,7 @@ def _goal(deployment: Deployment) -> dict[str, Any]:
     settings = deployment.inputs.prune
     return {
         "sparsity": settings.sparsity,
+        "as_in_file": deployment.inputs.kept is not None,
         "relative_epsilon": settings.relative_epsilon if settings.sparsity is None else None,
         "max_drop": deployment.inputs.max_drop,
         "fit_flash_bytes": deployment.inputs.flash_bytes,
@@ -259,7 +260,8 @@ COLUMNS = (
 
 
 def _accuracy_line(report: dict[str, Any]) -> str:
-    accuracy, line = report["accuracy"], _agreement_line(report["agreement"])
+    original = "the floats that the file's integers stand for" if report["goal"]["as_in_file"] else "the original"
+    accuracy, line = report["accuracy"], _agreement_line(report["agreement"], original)
     if accuracy["original"] is None:
         return line
     return (
@@ -275,14 +277,14 @@ def _sparse_tflite_line(found: dict[str, Any]) -> str:
     )
 
 
-def _agreement_line(agreement: dict[str, Any]) -> str:
+def _agreement_line(agreement: dict[str, Any], original: str) -> str:
     if agreement["deployed"] is None:
         return (
             f"output error on {agreement['samples']} held-out samples: {agreement['relative_output_error']:.2%} of the "
             f"output's norm (95 % of the samples: below {agreement['relative_output_error_quantile']:.2%})"
         )
     line = (
-        f"agreement with the original on {agreement['samples']} held-out samples: {agreement['deployed']:.2%} "
+        f"agreement with {original} on {agreement['samples']} held-out samples: {agreement['deployed']:.2%} "
         f"(at least {agreement['deployed_lower']:.2%} with 95 % confidence)"
     )
     if agreement["kept_by_proof"] is None:

@@ -1,0 +1,76 @@
+"""A .tflite file to a deployment: an int8 one as it is, or pruned and quantised again, a float one as any network."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nettrim.importers import load_model
+from nettrim.own_integers import dequantized
+from nettrim_exporters.tflite import render_tflite
+from nettrim_runtime.engine import run_graph
+from nettrim_runtime.graph import Graph
+from nettrim_runtime.model_file import load_model as load_deployed
+from tests.graphs import quantized, random_cnn, random_inputs, random_mlp
+from tests.nettrim.test_deploy import deploy  # noqa: F401  # a fixture
+from tests.nettrim.tflite_models import run_litert
+
+Deploy = Callable[..., int]
+
+
+def int8_network(folder: Path) -> tuple[Path, Graph]:
+    rng = np.random.default_rng(0)
+    graph = quantized(random_mlp(rng), rng)
+    path = folder / "net.tflite"
+    path.write_bytes(render_tflite(graph))
+    return path, graph
+
+
+def test_a_quantised_file_is_deployed_as_it_is(deploy: Deploy, tmp_path: Path) -> None:  # noqa: F811
+    path, graph = int8_network(tmp_path)
+    assert deploy("--target", "host", path) == 0
+    report = json.loads((tmp_path / "net-host" / "report.json").read_text())
+    assert report["goal"]["as_in_file"]
+    assert any("deployed as it is" in note for note in report["model"]["notes"])
+    assert {layer["status"] for layer in report["layers"]} == {"as in the file"}
+    samples = random_inputs(graph, np.random.default_rng(1), 50)
+    expected = run_litert(path.read_bytes(), samples)
+    np.testing.assert_array_equal(run_graph(load_deployed(tmp_path / "net-host" / "model.npz"), samples), expected)
+    written = (tmp_path / "net-host" / "model.tflite").read_bytes()
+    np.testing.assert_array_equal(run_litert(written, samples), expected)
+
+
+def test_with_a_goal_a_quantised_file_is_pruned_and_quantised_again(
+    deploy: Deploy,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, _ = int8_network(tmp_path)
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(2).normal(size=(300, 20)).astype(np.float32))
+    assert deploy("--target", "host", path, "--data", tmp_path / "data.npz", "--sparsity", "0.5") == 0
+    report = json.loads((tmp_path / "net-host" / "report.json").read_text())
+    assert not report["goal"]["as_in_file"]
+    assert report["totals"]["sparsity"] >= 0.5
+    assert "the file's integers became the values that they stand for" in capsys.readouterr().out
+
+
+def test_a_float_file_is_deployed_as_any_network(deploy: Deploy, tmp_path: Path) -> None:  # noqa: F811
+    path = tmp_path / "net.tflite"
+    path.write_bytes(render_tflite(random_mlp(np.random.default_rng(0))))
+    assert deploy("--target", "host", path) == 0
+    report = json.loads((tmp_path / "net-host" / "report.json").read_text())
+    assert (report["model"]["format"], report["goal"]["as_in_file"]) == ("TensorFlow Lite", False)
+
+
+def test_the_floats_of_a_quantised_graph_are_those_of_its_import(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    graph = quantized(random_cnn(rng), rng)
+    path = tmp_path / "net.tflite"
+    path.write_bytes(render_tflite(graph))
+    model = load_model(path)
+    assert model.quantized is not None
+    floats = dequantized(model.quantized)
+    samples = random_inputs(floats, rng, 20)
+    np.testing.assert_allclose(run_graph(floats, samples), run_graph(model.graph, samples), atol=1e-6)  # float32 sums
