@@ -1,0 +1,257 @@
+"""Whether models read from files compute what the files do: floats within rounding, int8 bit for bit in three programs.
+
+    python -m benchmarks.conformance --data DIR [--quick] [--json FILE]
+
+A .tflite file of floats is compared with LiteRT, an ONNX file with ONNX Runtime. In int8 a quantised file's own
+integers, and of other files the integers that nettrim chooses, run in the NumPy runtime, in C compiled for this machine
+and in LiteRT's reference kernels: outputs that differ are counted. LiteRT's default kernels round otherwise: how far,
+and for how many samples the class changes, is shown beside.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.conformance_subjects import ENTRIES, Subject, load_subject
+from benchmarks.results_file import Figure, Results, Row, benchmark_parser, report_results
+from nettrim.calibrate import choose_tails, quantize_on
+from nettrim.importers import ImportedModel
+from nettrim.toolchain import ToolchainError, compile_bench, run_binary
+from nettrim_boards.board import load_board
+from nettrim_exporters.c_header import KERNELS_FILE, render_c_header, render_c_kernels
+from nettrim_exporters.tflite import render_tflite
+from nettrim_runtime.engine import run_graph
+from nettrim_runtime.errors import UnsupportedOperatorError
+from nettrim_runtime.graph import Graph
+
+Array = npt.NDArray[Any]
+
+QUICK_SAMPLES = 20
+CALIBRATION_SAMPLES = 256
+ACCURACY_GOALS = {"kws": 90.0, "ic": 85.0}  # MLPerf Tiny's quality targets, in per cent
+RELATIVE_ERROR = 1e-5  # of floats, a share of the largest output: sums in another order
+C_NAME = "subject"
+REFERENCE_KERNELS, DEFAULT_KERNELS = "BUILTIN_REF", "AUTO"
+HYBRID_FILES = (
+    "mlperf_kws_float32.tflite",
+)  # int8 weights: LiteRT rounds the activations to int8 as well, at run time
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found of one model; None where there is nothing to compare with, or no labels.
+
+    Attributes
+    ----------
+    float_error : float or None
+        Largest difference of a float output from LiteRT's or ONNX Runtime's, a share of the largest output.
+    integers : str
+        Whose: the file's own, or nettrim's.
+    differing_c, differing_litert : int
+        Outputs of C, and of LiteRT's reference kernels, that are not the NumPy runtime's.
+    default_step, default_classes : int
+        How far LiteRT's default kernels stray at most, and on how many samples to another class.
+    accuracy_float, accuracy_int8, accuracy_default : float or None
+        Shares of right classes: of nettrim's floats, of the bits that all three programs give, of the default kernels.
+    """
+
+    model: str
+    samples: int
+    float_error: float | None
+    integers: str
+    outputs: int
+    differing_c: int
+    differing_litert: int
+    default_step: int
+    default_classes: int
+    accuracy_float: float | None
+    accuracy_int8: float | None
+    accuracy_default: float | None
+    seconds: float
+
+
+def main() -> int:
+    """Compare, print and write; returns the exit status."""
+    options = benchmark_parser("conformance", __doc__.splitlines()[0] if __doc__ else "").parse_args()
+    if options.data is None or not (options.data / "models").is_dir():
+        print("no models: give --data DIR with DIR/models and the data sets", file=sys.stderr)
+        return 6
+    found: list[Comparison] = []
+    refused: list[Row] = []
+    for entry in ENTRIES:
+        try:
+            subject = load_subject(entry, options.data, QUICK_SAMPLES if options.quick else None)
+        except UnsupportedOperatorError as error:
+            refused.append({"part": "refused", "model": entry.file, "reason": _first_reason(error)})
+        else:
+            found.append(compare(subject))
+    rows: list[Row] = [{"part": "models", **asdict(comparison)} for comparison in found]
+    report_results(Results(figures(found, len(refused)), [*rows, *refused]), options)
+    return 0
+
+
+def compare(subject: Subject) -> Comparison:
+    """Run one model everywhere."""
+    start = time.perf_counter()
+    model, x = subject.model, subject.graph_inputs
+    floats = run_graph(model.graph, x)
+    graph, content = integer_network(subject)
+    integers = graph.quantization(graph.inputs[0]).quantize(x)
+    outputs = run_graph(graph, integers).reshape(len(x), -1)
+    given = _as_given(subject, graph, integers)
+    reference, default = (
+        _as_int8(run_litert(content, given, kernels), graph).reshape(outputs.shape)
+        for kernels in (REFERENCE_KERNELS, DEFAULT_KERNELS)
+    )
+    in_c = run_c(graph, integers).reshape(outputs.shape)
+    return Comparison(
+        model=subject.name,
+        samples=len(x),
+        float_error=float_error(subject, floats),
+        integers="the file's" if model.quantized is not None else "nettrim's",
+        outputs=outputs.size,
+        differing_c=int(np.count_nonzero(in_c != outputs)),
+        differing_litert=int(np.count_nonzero(reference != outputs)),
+        default_step=int(np.abs(default.astype(int) - reference.astype(int)).max()),
+        default_classes=int(np.count_nonzero(default.argmax(axis=1) != reference.argmax(axis=1))),
+        accuracy_float=_accuracy(floats, subject.y),
+        accuracy_int8=_accuracy(outputs, subject.y),
+        accuracy_default=_accuracy(default, subject.y),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def integer_network(subject: Subject) -> tuple[Graph, bytes]:
+    """Return a quantised graph and the .tflite file of it: the subject's own where it is quantised."""
+    model = subject.model
+    if model.quantized is not None:
+        return model.quantized, subject.path.read_bytes()
+    samples = subject.graph_inputs[:CALIBRATION_SAMPLES]
+    graph = quantize_on(model.graph, samples, tails=choose_tails(model.graph, samples))
+    return graph, render_tflite(graph)
+
+
+def float_error(subject: Subject, outputs: Array) -> float | None:
+    """Return how far float outputs lie from those of the file's own runtime, None where there is none to compare."""
+    expected = _float_reference(subject)
+    if expected is None:
+        return None
+    difference = np.abs(outputs.reshape(len(outputs), -1) - _channels_last(subject.model, expected))
+    return float(difference.max() / np.abs(expected).max())
+
+
+def run_litert(content: bytes, samples: Array, kernels: str) -> Array:
+    """Return LiteRT's outputs, sample by sample: some files fix the batch size."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: PLC0415
+
+    resolver = OpResolverType[kernels]
+    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=resolver, num_threads=1)
+    interpreter.allocate_tensors()
+    entry, output = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    results = []
+    for sample in samples:
+        interpreter.set_tensor(entry, sample[np.newaxis])
+        interpreter.invoke()
+        results.append(interpreter.get_tensor(output)[0].copy())
+    return np.stack(results)
+
+
+def run_c(graph: Graph, samples: Array) -> Array:
+    """Return the int8 outputs of the graph's C, compiled for this machine."""
+    host = load_board("host")
+    with tempfile.TemporaryDirectory(prefix="nettrim-") as name:
+        folder = Path(name)
+        golden = samples[:1], run_graph(graph, samples[:1])
+        (folder / "model.h").write_text(render_c_header(graph, C_NAME, golden), encoding="utf-8")
+        (folder / KERNELS_FILE).write_text(render_c_kernels(), encoding="utf-8")
+        program = compile_bench(host, folder, C_NAME, folder / "program")
+        (folder / "inputs").write_bytes(samples.tobytes())
+        finished = run_binary(host, program, ["run", folder / "inputs", folder / "outputs"])
+        if finished.returncode != 0:
+            raise ToolchainError(f"{graph.name} ended with status {finished.returncode}: {finished.stderr.strip()}")
+        return np.frombuffer((folder / "outputs").read_bytes(), np.int8)
+
+
+def figures(found: Sequence[Comparison], n_refused: int) -> dict[str, Figure]:
+    """Return what the benchmark is judged by."""
+    errors = [entry.float_error for entry in found if entry.float_error is not None]
+    by_name = {entry.model: entry for entry in found}
+    result = {
+        "conformance_models": Figure(float(len(found)), "models", "higher", float(len(ENTRIES))),
+        "conformance_refused": Figure(float(n_refused), "models", "lower", 0.0),
+        "conformance_float_error": Figure(max(errors, default=None), "of the largest output", "lower", RELATIVE_ERROR),
+        "conformance_differing_c": Figure(float(sum(entry.differing_c for entry in found)), "outputs", "lower", 0.0),
+        "conformance_differing_litert": Figure(
+            float(sum(entry.differing_litert for entry in found)), "outputs", "lower", 0.0
+        ),
+    }
+    for name, file in (("kws", "mlperf_kws_int8.tflite"), ("ic", "mlperf_ic_int8.tflite")):
+        accuracy = by_name[file].accuracy_int8 if file in by_name else None
+        result[f"conformance_{name}_int8_accuracy"] = Figure(
+            None if accuracy is None else 100 * accuracy, "%", "higher", ACCURACY_GOALS[name]
+        )
+    return result
+
+
+def _first_reason(error: UnsupportedOperatorError) -> str:
+    """Return what a refusal says before the list of what is supported, without the path."""
+    return str(error).split(". Supported")[0].split(": ", 1)[-1]
+
+
+def _float_reference(subject: Subject) -> Array | None:
+    """Return (n_samples, ...) of LiteRT or ONNX Runtime."""
+    is_tflite = subject.path.suffix == ".tflite"
+    if is_tflite and subject.model.quantized is None and subject.name not in HYBRID_FILES:
+        return run_litert(subject.path.read_bytes(), subject.x, REFERENCE_KERNELS)
+    return _run_onnx(subject) if subject.path.suffix == ".onnx" else None
+
+
+def _run_onnx(subject: Subject) -> Array:
+    import onnxruntime  # noqa: PLC0415
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    session = onnxruntime.InferenceSession(str(subject.path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    outputs = [session.run(None, {name: sample[np.newaxis]})[0] for sample in subject.x]
+    return np.concatenate(outputs)
+
+
+def _channels_last(model: ImportedModel, outputs: Array) -> Array:
+    """Return (n_samples, n_outputs) in the order of the graph's output."""
+    is_image = model.input_layout == "NCHW" and outputs.ndim == 4
+    ordered = outputs.transpose(0, 2, 3, 1) if is_image else outputs
+    return ordered.reshape(len(ordered), -1)
+
+
+def _as_given(subject: Subject, graph: Graph, integers: Array) -> Array:
+    """Return int8 inputs as the file takes them: as they are, or as the floats that it makes the same integers of."""
+    if subject.model.quantized is None:
+        return integers
+    shaped = integers.reshape(subject.x.shape)
+    from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415
+
+    entry = Interpreter(model_path=str(subject.path)).get_input_details()[0]
+    return shaped if entry["dtype"] is np.int8 else graph.quantization(graph.inputs[0]).dequantize(shaped)
+
+
+def _as_int8(outputs: Array, graph: Graph) -> Array:
+    """Return a file's outputs as int8, of one that ends in floats by the scale of its last integers."""
+    return outputs if outputs.dtype == np.int8 else graph.quantization(graph.outputs[0]).quantize(outputs)
+
+
+def _accuracy(outputs: Array, labels: Array | None) -> float | None:
+    if labels is None:
+        return None
+    return float(np.mean(outputs.reshape(len(outputs), -1).argmax(axis=1) == labels))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
