@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from nettrim.board_limits import check_fits, check_flash, check_ram, deployed_flash_bytes, flash_to_fit, formats_for
 from nettrim.bundle import check_output
 from nettrim.calibrate import choose_tails, quantize_on
 from nettrim.deployment_warnings import result_warnings
-from nettrim.errors import DoesNotFitError, UsageError
 from nettrim.evaluate import (
     Accuracy,
     Agreement,
@@ -31,7 +31,7 @@ from nettrim.importers import ImportedModel, load_model
 from nettrim.own_integers import dequantized, integer_samples, unpruned, with_deployment_note
 from nettrim.passes.remove_dead_channels import remove_dead_channels
 from nettrim.prune import PruneResult, PruneSettings, prune
-from nettrim.quantize import check_quantize, quantize_graph
+from nettrim.quantize import check_quantize
 from nettrim.samples import (
     InputOptions,
     InputSpec,
@@ -42,7 +42,7 @@ from nettrim.samples import (
     synthetic_samples,
 )
 from nettrim.sparse_tflite import SparseTflite, describe_sparse_tflite
-from nettrim.storage import fastest_formats, smallest_formats
+from nettrim.storage import smallest_formats
 from nettrim.structure_names import NOfM, parse_structure
 from nettrim.widen import widenable
 from nettrim_boards.board import Board, load_board
@@ -54,10 +54,6 @@ from nettrim_runtime.graph import Array, Graph
 Int16 = Literal["auto", "all", "none"]
 DEFAULT_DISAGREEMENT, DEFAULT_OUTPUT_ERROR = 0.005, 0.02  # on held-out samples, where no goal is given
 CAUTIOUS_EPSILON = 0.01  # without data: random inputs say little of the real ones
-BYTES_PER_KEPT_WEIGHT = 2  # a value and an index of one byte: the least that CSR takes
-BYTES_PER_BIAS = 4
-PROGRAM_BYTES = 24 << 10  # of flash that --fit leaves for start-up code, kernels and C library
-FORMAT_SAMPLES = 64  # that ranges are taken from where only sizes matter
 ERROR_SAMPLES = 1000  # samples that the per-layer errors are measured on
 
 
@@ -202,7 +198,7 @@ def read_inputs(options: DeployOptions) -> Inputs:
         Whatever is wrong, as one sentence.
     """
     board = load_board(options.board)
-    flash_bytes = _flash_to_fit(board) if options.fit else None
+    flash_bytes = flash_to_fit(board) if options.fit else None
     check_output(options.folder, force=options.force)
     model = load_model(
         options.model, input_shape=options.input_shape, arch=options.arch, trust_pickle=options.trust_pickle
@@ -212,10 +208,10 @@ def read_inputs(options: DeployOptions) -> Inputs:
     graph = model.graph if kept is None else kept
     if kept is None:
         check_quantize(graph)
-        _check_ram(graph, board)
+        check_ram(graph, board)
     check_tflite(graph)
     check_c(graph)
-    _check_flash(graph, board, options.prune.sparsity)
+    check_flash(graph, board, options.prune.sparsity)
     spec = InputSpec(
         model.source_shape, model.input_layout, graph.tensors[graph.inputs[0]].shape, options.input_options
     )
@@ -236,16 +232,6 @@ def read_inputs(options: DeployOptions) -> Inputs:
         max_drop = DEFAULT_DISAGREEMENT if has_classes(graph, calibration) else DEFAULT_OUTPUT_ERROR
         fit = replace(fit, labels=None)
     return Inputs(board, model, spec, fit, held_out, test, settings, max_drop, flash_bytes, kept)
-
-
-def _flash_to_fit(board: Board) -> int:
-    """Return the flash that --fit may fill with constants."""
-    if board.flash_bytes is None:
-        raise UsageError(
-            f"--fit fills the flash of a microcontroller, and {board.name} has none to fill: give --max-drop, "
-            "--sparsity or --relative-epsilon"
-        )
-    return board.flash_bytes - PROGRAM_BYTES
 
 
 def _load_test(options: DeployOptions, data: Path | None, spec: InputSpec, n_classes: int) -> Samples | None:
@@ -287,7 +273,7 @@ def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -
         say("quantising")
         quantized = quantize_on(result.graph, inputs.fit.x, wide, tails)
         shipped, networks = remove_dead_channels(quantized), Networks(inputs.model.graph, result.graph, quantized)
-    fast = _formats_for(shipped, inputs.board)
+    fast = formats_for(shipped, inputs.board)
     say("measuring accuracy and errors")
     deployment = Deployment(
         name=c_name(options.model.stem),
@@ -305,7 +291,7 @@ def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -
         fit_errors=layer_errors(networks, inputs.fit.x[:ERROR_SAMPLES]),
         bounds=prove_bounds(networks, inputs.fit.x[:ERROR_SAMPLES], inputs.held_out),
     )
-    _check_fits(deployment)
+    check_fits(deployment.name, inputs.board, deployment.c_facts.flash_bytes, deployment.ram_bytes)
     return deployment
 
 
@@ -316,7 +302,7 @@ def _prune(
     graph, rng = inputs.model.graph, np.random.default_rng(options.seed)
     wide = frozenset[str]().union(*widenable(graph)) if options.int16 == "all" else frozenset[str]()
     if inputs.flash_bytes is not None:
-        size = partial(_flash_bytes, samples=inputs.fit.x, board=inputs.board, wide=wide, tails=tails)
+        size = partial(deployed_flash_bytes, samples=inputs.fit.x, board=inputs.board, wide=wide, tails=tails)
         samples = inputs.fit.x
         found = prune_to_fit(graph, samples, inputs.flash_bytes, inputs.prune, rng=rng, size=size, say=say)
         return found.result, replace(inputs, prune=replace(inputs.prune, sparsity=found.sparsity)), (), wide
@@ -336,19 +322,6 @@ def _prune(
     return found.result, inputs, found.trials, wide | found.wide
 
 
-def _flash_bytes(graph: Graph, samples: Array, board: Board, wide: frozenset[str], tails: Mapping[str, float]) -> int:
-    """Return what the constants of a float graph's model.h take once it is quantised."""
-    shipped = remove_dead_channels(quantize_on(graph, samples[:FORMAT_SAMPLES], wide, tails))
-    return c_model_facts(_formats_for(shipped, board)).flash_bytes
-
-
-def _formats_for(graph: Graph, board: Board) -> Graph:
-    """Return the quantised graph as model.h stores it: as it runs fastest, or smallest where the flash asks for it."""
-    fast = fastest_formats(graph, board)
-    fits = board.flash_bytes is None or c_model_facts(fast).flash_bytes <= board.flash_bytes - PROGRAM_BYTES
-    return fast if fits else smallest_formats(graph)
-
-
 def c_name(stem: str) -> str:
     """Return a file's stem as a C identifier in lower case."""
     name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_").lower() or "model"
@@ -360,45 +333,3 @@ def golden_vectors(deployment: Deployment, n_samples: int = 32) -> tuple[Array, 
     graph = deployment.shipped
     inputs = graph.quantization(graph.inputs[0]).quantize(deployment.inputs.held_out.x[:n_samples])
     return inputs, run_graph(graph, inputs)
-
-
-def _check_ram(graph: Graph, board: Board) -> None:
-    """Refuse a network whose activations alone exceed the board: pruning does not shrink those."""
-    if board.ram_bytes is None:
-        return
-    ranges = dict.fromkeys((*graph.inputs, *(op.output for op in graph.ops)), (-1.0, 1.0))
-    arena_bytes = c_model_facts(quantize_graph(graph, ranges)).arena_bytes
-    if arena_bytes > board.ram_bytes:
-        raise DoesNotFitError(
-            f"the activations of {graph.name} need {arena_bytes} bytes of RAM, {board.name} has {board.ram_bytes}: "
-            "choose a board with more RAM, or smaller inputs"
-        )
-
-
-def _check_flash(graph: Graph, board: Board, sparsity: float | None) -> None:
-    """Refuse a network that would not fit however its weights are stored, when the sparsity is known."""
-    if board.flash_bytes is None or sparsity is None:
-        return
-    weights = sum(graph.tensors[layer.weight].size for layer in graph.layers)
-    biases = sum(graph.tensors[layer.bias].size for layer in graph.layers)
-    kept = round((1 - sparsity) * weights)
-    needs = min(weights, BYTES_PER_KEPT_WEIGHT * kept) + BYTES_PER_BIAS * biases
-    if needs > board.flash_bytes:
-        raise DoesNotFitError(
-            f"{graph.name} needs at least {needs} bytes of flash at sparsity {sparsity:g}, {board.name} has "
-            f"{board.flash_bytes}: ask for more --sparsity, or choose a larger board"
-        )
-
-
-def _check_fits(deployment: Deployment) -> None:
-    board, needs = deployment.inputs.board, deployment.c_facts.flash_bytes
-    if board.flash_bytes is not None and needs > board.flash_bytes:
-        raise DoesNotFitError(
-            f"{deployment.name} needs {needs} bytes of flash, {board.name} has {board.flash_bytes}: "
-            "ask for more --sparsity or a larger --relative-epsilon, or choose a larger board"
-        )
-    if board.ram_bytes is not None and deployment.ram_bytes > board.ram_bytes:
-        raise DoesNotFitError(
-            f"{deployment.name} needs {deployment.ram_bytes} bytes of RAM, {board.name} has {board.ram_bytes}: "
-            "choose a board with more RAM"
-        )

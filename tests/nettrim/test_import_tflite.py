@@ -283,7 +283,7 @@ def test_a_batch_of_several_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_architecture_file_does_not_belong_to_a_tflite_file(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="--arch belongs to PyTorch state dicts, the TensorFlow Lite model"):
+    with pytest.raises(ModelFileError, match="--arch belongs to files that hold weights alone"):
         load_model(write_file(tmp_path, open_file((1, 6), (-1, 6))), arch="net.py:make")
 
 
