@@ -7,10 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.propagation import logits_tensor
-from nettrim.quantize import quantization_of_range, quantize_graph
+from nettrim.quantize import quantization_of_range, quantize_graph, range_sources
 from nettrim_runtime.engine import Program, prepare
 from nettrim_runtime.graph import Graph
-from nettrim_runtime.ops import Carrier, Softmax
 
 Array = npt.NDArray[Any]
 Range = tuple[float, float]
@@ -59,8 +58,7 @@ def choose_tails(graph: Graph, samples: Array) -> dict[str, float]:
     program = prepare(graph, min(BATCH_SIZE, len(samples)))
     program.run(samples[: program.batch_size])
     logits = logits_tensor(graph)
-    names = (*graph.inputs, *(op.output for op in graph.ops if not isinstance(op, Carrier | Softmax)))
-    return {name: _best_tail(program, name, logits) for name in names if name != logits}
+    return {name: _best_tail(program, name, logits) for name in range_sources(graph) if name != logits}
 
 
 def quantize_on(

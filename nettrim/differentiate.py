@@ -23,9 +23,13 @@ from nettrim_runtime.ops import (
     Reshape,
     Size2d,
     Softmax,
+    UnaryFunction,
     op_inputs,
 )
 from nettrim_runtime.pooling import window_sizes
+from nettrim_runtime.unary import evaluate
+
+DIFFERENCE = 2.0**-12  # its square, times a third derivative, is what a central difference errs by
 
 
 class LayerSlope(NamedTuple):
@@ -119,6 +123,8 @@ def _pull(graph: Graph, op: Op, values: Mapping[str, Array], slope: Array) -> tu
             return tuple(np.split(slope, ends[:-1], axis=-1))
         case Activation() | Requantize():
             return (slope,)
+        case UnaryFunction():
+            return (slope * _derivative(op, values[op.input]),)
         case Reshape():
             return (slope.reshape(values[op.input].shape),)
         case Softmax():  # behind the logits, or within the network
@@ -126,6 +132,14 @@ def _pull(graph: Graph, op: Op, values: Mapping[str, Array], slope: Array) -> tu
             return (output * (slope - np.sum(slope * output, axis=-1, keepdims=True)),)
         case _:
             assert_never(op)
+
+
+def _derivative(op: UnaryFunction, x: Array) -> Array:
+    """Return the derivative of a function of one value: the central difference of its float64 form."""
+    wide = x.astype(np.float64)
+    difference = evaluate(op, wide + DIFFERENCE) - evaluate(op, wide - DIFFERENCE)
+    derivative: Array = (difference / (2 * DIFFERENCE)).astype(np.float32)
+    return derivative
 
 
 def _pull_convolution(op: Conv2d, weight: Array, shape: tuple[int, ...], slope: Array) -> Array:

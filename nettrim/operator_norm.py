@@ -15,11 +15,13 @@ from nettrim_runtime.ops import (
     Concat,
     Conv2d,
     Dense,
+    Function,
     MaxPool2d,
     Op,
     Requantize,
     Reshape,
     Softmax,
+    UnaryFunction,
 )
 
 Array = npt.NDArray[Any]
@@ -27,6 +29,14 @@ Array = npt.NDArray[Any]
 ROUND_UP = 1 + 1e-9  # above the rounding of a float64 eigenvalue: n * 2^-53 for n up to a million
 LARGEST_GRAM = 2048  # rows of a Gram matrix whose largest eigenvalue takes seconds
 LARGEST_SPECTRUM = 10**10  # multiply-adds for the eigenvalues of all frequencies of a convolution
+STEEPEST = {  # the largest derivative, rounded up
+    Function.SIGMOID: 0.25,
+    Function.TANH: 1.0,
+    Function.HARD_SWISH: 1.5,
+    Function.LEAKY_RELU: 1.0,
+    Function.GELU: 1.12891,  # at sqrt(2)
+    Function.GELU_TANH: 1.129,  # at 1.4179
+}
 
 
 def lipschitz_bound(op: Op, tensors: Mapping[str, Tensor], weights: Mapping[str, Array]) -> float:
@@ -54,6 +64,8 @@ def lipschitz_bound(op: Op, tensors: Mapping[str, Tensor], weights: Mapping[str,
             return math.sqrt(rows.max() * columns.max()) * ROUND_UP
         case Add() | Concat() | Activation() | Reshape() | Softmax() | Requantize():
             return 1.0
+        case UnaryFunction():
+            return max(STEEPEST[op.function], op.alpha)
         case _:
             assert_never(op)
 

@@ -29,8 +29,10 @@ from nettrim_runtime.ops import (
     Requantize,
     Reshape,
     Softmax,
+    UnaryFunction,
     op_inputs,
 )
+from nettrim_runtime.unary import evaluate, lookup_table
 
 Array = npt.NDArray[Any]
 
@@ -207,11 +209,21 @@ def _rounding(graph: Graph, op: Op) -> float:
             steps = 0.75 + 2 * twice_larger / (scale * 2 ** ADD_LEFT_SHIFT[output.dtype])
         case MaxPool2d() | Concat() | Activation() | Reshape():
             return 0.0
+        case UnaryFunction():
+            return _table_error(graph, op) * math.sqrt(output.size)
         case Softmax():
             return math.sqrt(output.size)  # no entry moves by more than 1
         case _:
             assert_never(op)
     return (steps + FIXED_POINT_STEP) * scale * math.sqrt(output.size)
+
+
+def _table_error(graph: Graph, op: UnaryFunction) -> float:
+    """Return the largest distance of a function's 256 int8 outputs from its real ones, saturated ones included."""
+    source, target = graph.quantization(op.input), graph.quantization(op.output)
+    inputs = (np.arange(-128.0, 128.0) - source.zero_point) * float(source.scale[0])
+    outputs = (lookup_table(op, source, target).astype(np.float64) - target.zero_point) * float(target.scale[0])
+    return float(np.abs(outputs - evaluate(op, inputs)).max()) * ROUND_UP
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,7 +324,7 @@ def _evaluate(op: Op, network: _RealNetwork, values: Mapping[str, Array], graph:
             return values[op.input]
         case Reshape():
             return values[op.input].reshape(-1, *graph.tensors[op.output].shape)
-        case MaxPool2d() | AveragePool2d() | Softmax():
+        case MaxPool2d() | AveragePool2d() | UnaryFunction() | Softmax():
             source = values[op.input]
             output = np.empty((len(source), *graph.tensors[op.output].shape))
             float_step(graph, op, {op.input: source, op.output: output})()

@@ -13,9 +13,10 @@ import numpy.typing as npt
 from nettrim.widen import quantization_families, with_requantizations
 from nettrim_runtime.csr import CsrMatrix
 from nettrim_runtime.errors import UnsupportedOperatorError
+from nettrim_runtime.fixed_output import fixed_output
 from nettrim_runtime.fixed_point import exact_multiplier, largest_accumulators
 from nettrim_runtime.graph import INTEGER_ACTIVATIONS, Graph, Quantization, Tensor
-from nettrim_runtime.ops import Carrier, Dense, Layer, Softmax
+from nettrim_runtime.ops import Carrier, Dense, Function, Layer, Op, Softmax, UnaryFunction
 
 Array = npt.NDArray[Any]
 Range = tuple[float, float]
@@ -29,8 +30,7 @@ ZERO_ROW_BIAS = {"int8": 1 << 20, "int16": 1 << 28}  # the integer that the bias
 SCALE_TRIALS = 64  # steps of one unit in the last place of a float32 scale
 SMALLEST_SPAN, SPAN_OF_ZERO = 1e-20, 1e-6  # an activation that is always zero still needs a scale
 SMALLEST_SOFTMAX_SPAN = 2.0**-18  # a softmax takes scales above 2^-26 only: its multiplier has a whole part
-
-SOFTMAX_OUTPUT = Quantization(np.array([1 / 256], np.float32), -128)  # fixed by TFLite
+HARD_SWISH_SPAN = 1 / 100  # of its input's: TFLite takes an output scale above 1/128 of the input's
 
 
 def quantize_graph(graph: Graph, ranges: Mapping[str, Range], wide: Collection[str] = ()) -> Graph:
@@ -78,17 +78,25 @@ def check_quantize(graph: Graph) -> None:
     Raises
     ------
     UnsupportedOperatorError
-        A concatenation of a softmax, whose output has a scale of its own, with anything else.
+        A concatenation of a softmax or its like, whose output has a scale of its own, with anything else.
     """
     family = quantization_families(graph)
-    probabilities = {family[op.output]: op for op in graph.ops if isinstance(op, Softmax)}
-    for name in _sources(graph):
-        softmax = probabilities.get(family[name])
-        if softmax is not None:
+    fixed = {family[op.output]: op for op in graph.ops if fixed_output(op) is not None}
+    others = [op.output for op in graph.ops if family[op.output] in fixed and not isinstance(op, Carrier)]
+    for name in (*range_sources(graph), *others):
+        op = fixed.get(family[name])
+        if op is not None and not _is_fixed_as(graph, name, op):
             raise UnsupportedOperatorError(
-                f"Softmax {softmax.name!r}: a concatenation joins its output, of scale 1/256 in int8, with {name!r}, "
-                "expected outputs of softmaxes alone; leave the softmax out, or join before it"
+                f"{type(op).__name__} {op.name!r}: a concatenation joins its output, whose scale TFLite's int8 fixes, "
+                f"with {name!r}, expected outputs of that scale alone; leave the operator out, or join before it"
             )
+
+
+def _is_fixed_as(graph: Graph, name: str, op: Op) -> bool:
+    """Whether what writes a tensor fixes the quantization that an operator fixes."""
+    writer = next((each for each in graph.ops if each.output == name), None)
+    found, expected = (None if each is None else fixed_output(each) for each in (writer, op))
+    return found is not None and expected is not None and found.same_as(expected)
 
 
 def _activation_quantizations(
@@ -98,9 +106,10 @@ def _activation_quantizations(
     family = quantization_families(graph)
     logits = {family[op.input] for op in graph.ops if isinstance(op, Softmax)}
     covered: dict[str, Range] = {}
-    for name in _sources(graph):
+    for name in range_sources(graph):
         smallest, largest = covered.get(family[name], ranges[name])
         covered[family[name]] = min(smallest, ranges[name][0]), max(largest, ranges[name][1])
+    covered = _with_room_for_hard_swish(graph, family, covered)
 
     def covering(first: str, found: Range) -> Quantization:
         if first in wide:
@@ -108,13 +117,27 @@ def _activation_quantizations(
         return quantization_of_range(*found, SMALLEST_SOFTMAX_SPAN if first in logits else SMALLEST_SPAN)
 
     chosen = {first: covering(first, found) for first, found in covered.items()}
-    chosen |= {family[op.output]: SOFTMAX_OUTPUT for op in graph.ops if isinstance(op, Softmax)}
+    chosen |= {family[op.output]: found for op in graph.ops if (found := fixed_output(op)) is not None}
     return {name: chosen[first] for name, first in family.items()}
 
 
-def _sources(graph: Graph) -> Iterable[str]:
-    """Return the activations whose range sets a quantisation: neither carried on nor fixed by a softmax."""
-    return (*graph.inputs, *(op.output for op in graph.ops if not isinstance(op, Carrier | Softmax)))
+def _with_room_for_hard_swish(
+    graph: Graph, family: Mapping[str, str], covered: Mapping[str, Range]
+) -> dict[str, Range]:
+    """Widen the ranges of outputs that are far smaller than their input: TFLite's hard swish refuses them."""
+    widened = dict(covered)
+    for op in graph.ops:
+        if isinstance(op, UnaryFunction) and op.function is Function.HARD_SWISH and family[op.input] in widened:
+            low, high = (abs(end) for end in widened[family[op.input]])
+            smallest, largest = widened[family[op.output]]
+            widened[family[op.output]] = smallest, max(largest, (low + high) * HARD_SWISH_SPAN)
+    return widened
+
+
+def range_sources(graph: Graph) -> Iterable[str]:
+    """Return the activations whose range sets a quantisation: neither carried on nor fixed by their operator."""
+    computed = (op for op in graph.ops if not isinstance(op, Carrier) and fixed_output(op) is None)
+    return (*graph.inputs, *(op.output for op in computed))
 
 
 def quantization_of_range(smallest: float, largest: float, smallest_span: float = SMALLEST_SPAN) -> Quantization:

@@ -10,9 +10,9 @@ from nettrim_runtime.ops import (
     Add,
     Carrier,
     Concat,
+    Int8Only,
     Op,
     Requantize,
-    Softmax,
     op_inputs,
 )
 
@@ -39,7 +39,8 @@ def quantization_classes(graph: Graph) -> tuple[frozenset[str], ...]:
 def widenable(graph: Graph) -> tuple[frozenset[str], ...]:
     """Return the quantisation classes that may be int16.
 
-    Not those of a graph's inputs and outputs, of a softmax's output, and of a clamp to -1..1 that stands alone, for
+    Not those of a graph's inputs and outputs, of outputs of a softmax and other
+    operators that nettrim has on int8 only, and of a clamp to -1..1 that stands alone, for
     which TFLite has no kernel.
     """
     fixed = {*graph.inputs, *graph.outputs, *(op.output for op in graph.ops if not _is_wide_in_tflite(op))}
@@ -49,8 +50,8 @@ def widenable(graph: Graph) -> tuple[frozenset[str], ...]:
 def with_requantizations(graph: Graph, wide: Iterable[str]) -> tuple[Graph, dict[str, str], frozenset[str]]:
     """Return a float graph in which every operator reads and writes tensors of one integer type.
 
-    An operator runs in int16 when any of its activations is wide, a softmax never. What it reads or writes in the
-    other type goes through a `Requantize`.
+    An operator runs in int16 when any of its activations is wide, one of `Int8Only` never. What it reads or writes
+    in the other type goes through a `Requantize`.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ def _closed(graph: Graph, wide: frozenset[str]) -> frozenset[str]:
 
 def _is_wide_in_tflite(op: Op) -> bool:
     is_symmetric_clamp = isinstance(op, Activation) and op.activation is ActivationFunction.RELU_N1_TO_1
-    return not is_symmetric_clamp and not isinstance(op, Softmax)
+    return not is_symmetric_clamp and not isinstance(op, Int8Only)
 
 
 class _Rewriting:
@@ -95,7 +96,7 @@ class _Rewriting:
 
     def add(self, op: Op) -> None:
         names = (*op_inputs(op), op.output)
-        is_wide = any(self.types.get(name, False) for name in names) and not isinstance(op, Softmax)
+        is_wide = any(self.types.get(name, False) for name in names) and not isinstance(op, Int8Only)
         for name in op_inputs(op):
             op = _reading(op, name, self._as(name, is_wide=is_wide))
         if self.types.get(op.output, False) == is_wide:

@@ -18,6 +18,7 @@ from nettrim_runtime.ops import (
     Concat,
     Conv2d,
     Dense,
+    Function,
     MaxPool2d,
     Op,
     Padding,
@@ -25,6 +26,7 @@ from nettrim_runtime.ops import (
     Reshape,
     Size2d,
     Softmax,
+    UnaryFunction,
 )
 
 Array = npt.NDArray[Any]
@@ -96,6 +98,10 @@ class GraphBuilder:
     def activation(self, function: ActivationFunction) -> str:
         name = f"activation{len(self.ops)}"
         return self._append(Activation(name, self.output, f"{name}.out", function))
+
+    def function(self, function: Function, alpha: float = 0.0) -> str:
+        name = f"{function.value}{len(self.ops)}"
+        return self._append(UnaryFunction(name, self.output, f"{name}.out", function, alpha))
 
     def reshape(self, *shape: int) -> str:
         name = f"reshape{len(self.ops)}"
@@ -182,6 +188,20 @@ def rescaled(scale: float, zero_point: int) -> Graph:
     }
     ops = (Requantize("requantize", "input", "rescaled"), Activation("relu", "rescaled", "output", RELU))
     return Graph("rescaled", ("input",), ("output",), ops, tensors)
+
+
+def random_functions(rng: np.random.Generator, density: float = 1.0) -> Graph:
+    """Return layers on 6 x 5 x 3 images with functions of one value behind them."""
+    builder = GraphBuilder(rng, (6, 5, 3))
+    for function in Function:
+        builder.conv(4, (2, 1), density=density, padding=Padding(1, 0, 0, 0))
+        builder.function(function, 0.2 if function is Function.LEAKY_RELU else 0.0)
+    builder.conv(4, (1, 1), density=density, groups=4)
+    builder.flatten()
+    builder.function(Function.TANH)
+    builder.dense(5, NONE, density)
+    builder.softmax()
+    return builder.build("functions")
 
 
 def random_inputs(graph: Graph, rng: np.random.Generator, n_samples: int) -> Array:

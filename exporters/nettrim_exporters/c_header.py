@@ -26,6 +26,7 @@ from nettrim_runtime.ops import (
     Requantize,
     Reshape,
     Softmax,
+    UnaryFunction,
 )
 from nettrim_runtime.softmax import LARGEST_DEPTH
 
@@ -137,7 +138,7 @@ def check_c(graph: Graph) -> None:
                 _check_pool(op)
             case Softmax():
                 _check_softmax(op, graph.tensors[op.input].shape[-1])
-            case Dense() | Conv2d() | Add() | Concat() | Activation() | Reshape() | Requantize():
+            case Dense() | Conv2d() | Add() | Concat() | Activation() | UnaryFunction() | Reshape() | Requantize():
                 pass
             case _:
                 assert_never(op)

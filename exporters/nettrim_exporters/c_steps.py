@@ -26,8 +26,10 @@ from nettrim_runtime.ops import (
     Requantize,
     Reshape,
     Softmax,
+    UnaryFunction,
 )
 from nettrim_runtime.softmax import softmax_exponentials
+from nettrim_runtime.unary import lookup_table
 
 
 def c_steps(graph: Graph, plan: MemoryPlan, prefix: str) -> tuple[CStep, ...]:
@@ -70,6 +72,8 @@ def _c_step(context: Context, op: Op) -> CStep:
             return _concat(context, op, comment)
         case Activation():
             return _activation(context, op, comment)
+        case UnaryFunction():
+            return _function(context, op, comment)
         case Requantize():
             return _requantize(context, op, comment)
         case Softmax():
@@ -131,6 +135,13 @@ def _activation(context: Context, op: Activation, comment: str) -> CStep:
     pointers = (context.pointer(op.input), context.pointer(op.output))
     call = call_text(f"nt_activation{context.suffix(op.output)}", context.size(op.output), *limits, *pointers)
     return CStep(op.name, comment, (), (call,))
+
+
+def _function(context: Context, op: UnaryFunction, comment: str) -> CStep:
+    source, target = (context.graph.quantization(name) for name in (op.input, op.output))
+    table = CArray(f"{context.prefix}_table", lookup_table(op, source, target))
+    pointers = (context.pointer(op.input), context.pointer(op.output))
+    return CStep(op.name, comment, (table,), (call_text("nt_lookup", table.name, context.size(op.output), *pointers),))
 
 
 def _requantize(context: Context, op: Requantize, comment: str) -> CStep:

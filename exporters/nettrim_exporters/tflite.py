@@ -17,6 +17,7 @@ from nettrim_exporters.tflite_file import (
 )
 from nettrim_runtime import tflite_schema as schema
 from nettrim_runtime.errors import UnsupportedOperatorError
+from nettrim_runtime.fixed_output import fixed_output
 from nettrim_runtime.graph import Graph, Quantization
 from nettrim_runtime.ops import (
     NO_PADDING,
@@ -28,6 +29,7 @@ from nettrim_runtime.ops import (
     Concat,
     Conv2d,
     Dense,
+    Function,
     MaxPool2d,
     Op,
     Padding,
@@ -35,6 +37,7 @@ from nettrim_runtime.ops import (
     Reshape,
     Size2d,
     Softmax,
+    UnaryFunction,
     op_inputs,
     same_padding,
 )
@@ -51,6 +54,10 @@ VERSIONS = {
     Code.CONV_2D: (1, 3, 4),
     Code.DEPTHWISE_CONV_2D: (1, 3, 5),
     Code.FULLY_CONNECTED: (1, 4, 7),
+    Code.GELU: (1, 2, 2),
+    Code.HARD_SWISH: (1, 1, 1),
+    Code.LEAKY_RELU: (1, 1, 2),
+    Code.LOGISTIC: (1, 2, 3),
     Code.MAX_POOL_2D: (1, 2, 3),
     Code.RELU: (1, 2, 3),
     Code.RELU_N1_TO_1: (1, 1, 1),
@@ -60,6 +67,7 @@ VERSIONS = {
     Code.PAD: (1, 2, 3),
     Code.PADV2: (1, 2, 2),
     Code.QUANTIZE: (1, 2, 3),
+    Code.TANH: (1, 2, 3),
 }
 GROUPED_CONV_2D_VERSION = 6  # op_version.cc: is_grouped_convolution
 DILATED_DEPTHWISE_VERSION = 2  # op_version.cc: float DEPTHWISE_CONV_2D with a dilation
@@ -75,11 +83,17 @@ STAND_ALONE = {
     ActivationFunction.RELU6: Code.RELU6,
     ActivationFunction.RELU_N1_TO_1: Code.RELU_N1_TO_1,
 }
+FUNCTIONS = {
+    Function.SIGMOID: Code.LOGISTIC,
+    Function.TANH: Code.TANH,
+    Function.HARD_SWISH: Code.HARD_SWISH,
+    Function.LEAKY_RELU: Code.LEAKY_RELU,
+    Function.GELU: Code.GELU,
+    Function.GELU_TANH: Code.GELU,
+}
 POOLS = {MaxPool2d: Code.MAX_POOL_2D, AveragePool2d: Code.AVERAGE_POOL_2D}
 
 DEPTHWISE_AXIS = 3  # depthwise weights are 1HWO
-SOFTMAX_SCALE = 1 / 256  # TFLite 8-bit quantization specification, SOFTMAX: output scale and zero point
-SOFTMAX_ZERO_POINT = -128
 
 
 def render_tflite(graph: Graph, description: str = "", blocked: Collection[str] = ()) -> bytes:
@@ -126,8 +140,8 @@ def check_tflite(graph: Graph) -> None:
     Raises
     ------
     UnsupportedOperatorError
-        An average pool whose padding is neither none nor SAME, an activation that does nothing, or a
-        quantised softmax whose output is not at scale 1/256 and zero point -128.
+        An average pool whose padding is neither none nor SAME, an activation that does nothing, or an
+        output at another scale or zero point than TFLite fixes (softmax: 1/256 and -128).
     """
     for op in graph.ops:
         match op:
@@ -141,18 +155,24 @@ def check_tflite(graph: Graph) -> None:
             case Activation():
                 if op.activation not in STAND_ALONE:
                     raise _unsupported(op, "no activation function; remove the operator")
-            case Softmax():
-                if graph.is_quantized and not _is_softmax_quantization(graph.quantization(op.output)):
-                    found = graph.quantization(op.output)
-                    raise _unsupported(
-                        op,
-                        f"an output of scale {found.scale[0]} and zero point {found.zero_point}, "
-                        f"but TFLite's int8 softmax has scale 1/256 and zero point -128",
-                    )
             case Dense() | Conv2d() | MaxPool2d() | Add() | Concat() | Reshape() | Requantize():
                 pass
+            case UnaryFunction() | Softmax():
+                _check_output(graph, op)
             case _:
                 assert_never(op)
+
+
+def _check_output(graph: Graph, op: Op) -> None:
+    expected = fixed_output(op)
+    if not graph.is_quantized or expected is None or graph.quantization(op.output).same_as(expected):
+        return
+    found = graph.quantization(op.output)
+    raise _unsupported(
+        op,
+        f"an output of scale {found.scale[0]} and zero point {found.zero_point}, but TFLite's int8 form of it has "
+        f"scale 1/{1 / expected.scale[0]:.0f} and zero point {expected.zero_point}",
+    )
 
 
 class _Lowering:
@@ -195,6 +215,8 @@ class _Lowering:
                 self._operator(op, Code.RESHAPE, (self.activations[op.input], new_shape))
             case Requantize():
                 self._operator(op, Code.QUANTIZE, (self.activations[op.input],))
+            case UnaryFunction():
+                self._function(op)
             case Softmax():
                 beta: Fields = {schema.SoftmaxOptions.BETA: 1}
                 self._operator(op, Code.SOFTMAX, (self.activations[op.input],), schema.BuiltinOptions.SOFTMAX, beta)
@@ -253,6 +275,16 @@ class _Lowering:
             schema.Pool2DOptions.FILTER_HEIGHT: op.kernel_size.height,
         }
         self._operator(op, POOLS[type(op)], (image,), schema.BuiltinOptions.POOL_2D, options)
+
+    def _function(self, op: UnaryFunction) -> None:
+        options_type = schema.BuiltinOptions.NONE
+        options: Fields = {}
+        if op.function is Function.LEAKY_RELU:
+            options_type, options = schema.BuiltinOptions.LEAKY_RELU, {schema.LeakyReluOptions.ALPHA: op.alpha}
+        elif op.function in {Function.GELU, Function.GELU_TANH}:
+            is_approximate = op.function is Function.GELU_TANH
+            options_type, options = schema.BuiltinOptions.GELU, {schema.GeluOptions.APPROXIMATE: is_approximate}
+        self._operator(op, FUNCTIONS[op.function], (self.activations[op.input],), options_type, options)
 
     def _padded(self, op: Window) -> tuple[int, schema.Padding]:
         """Return the image a window slides over, padded before it where TFLite has no word for the padding."""
@@ -358,10 +390,6 @@ def _window(graph: Graph, op: Window) -> tuple[Size2d, Size2d]:
     if isinstance(op, Conv2d):
         return Size2d(*graph.tensors[op.weight].shape[1:3]), op.dilation
     return op.kernel_size, UNIT
-
-
-def _is_softmax_quantization(quantization: Quantization) -> bool:
-    return quantization.zero_point == SOFTMAX_ZERO_POINT and float(quantization.scale[0]) == SOFTMAX_SCALE
 
 
 def _unsupported(op: Op, finding: str) -> UnsupportedOperatorError:

@@ -13,6 +13,7 @@ from nettrim.importers.onnx_constants import FOLDABLE, all_constant, fold_node, 
 from nettrim.importers.onnx_conversion import Conversion, is_straight
 from nettrim.importers.onnx_elementwise import convert_add, convert_clip, convert_relu, convert_softmax
 from nettrim.importers.onnx_file import check_onnx, opset_version, parse_onnx
+from nettrim.importers.onnx_functions import convert_function, convert_gelu, convert_leaky_relu
 from nettrim.importers.onnx_input import add_input, read_input
 from nettrim.importers.onnx_layers import convert_batch_normalization, convert_conv, convert_gemm, convert_mat_mul
 from nettrim.importers.onnx_node import Node, RefusedNodeError, UnknownInputError, read_node, refuse
@@ -48,19 +49,24 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "Conv": convert_conv,
     "Dropout": convert_dropout,
     "Flatten": convert_flatten,
+    "Gelu": convert_gelu,
     "Gemm": convert_gemm,
     "GlobalAveragePool": convert_global_pool,
     "GlobalMaxPool": convert_global_pool,
+    "HardSwish": convert_function,
     "Identity": convert_identity,
+    "LeakyRelu": convert_leaky_relu,
     "MatMul": convert_mat_mul,
     "MaxPool": convert_max_pool,
     "Pad": convert_pad,
     "ReduceMean": convert_reduce_mean,
     "Relu": convert_relu,
     "Reshape": convert_reshape,
+    "Sigmoid": convert_function,
     "Slice": convert_slice,
     "Softmax": convert_softmax,
     "Squeeze": convert_squeeze,
+    "Tanh": convert_function,
     "Transpose": convert_transpose,
     "Unsqueeze": convert_unsqueeze,
 }

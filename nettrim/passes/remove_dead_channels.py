@@ -23,6 +23,7 @@ from nettrim_runtime.ops import (
     Op,
     Requantize,
     Reshape,
+    UnaryFunction,
     op_inputs,
 )
 
@@ -90,7 +91,7 @@ def _is_shared(graph: Graph, op: Op) -> bool:
     if isinstance(op, Reshape):
         before, after = graph.tensors[op.input].shape, graph.tensors[op.output].shape
         return after[-1] == before[-1] or len(after) == 1
-    return isinstance(op, MaxPool2d | AveragePool2d | Activation | Add | Concat | Requantize)
+    return isinstance(op, MaxPool2d | AveragePool2d | Activation | UnaryFunction | Add | Concat | Requantize)
 
 
 def _study(graph: Graph) -> _Channels:

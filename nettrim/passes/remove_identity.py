@@ -20,6 +20,7 @@ from nettrim_runtime.ops import (
     Requantize,
     Reshape,
     Softmax,
+    UnaryFunction,
     op_inputs,
 )
 
@@ -71,7 +72,7 @@ def _same_as_output(graph: Graph, op: Op) -> str | None:
             return op.input if op.activation is ActivationFunction.NONE else None
         case Requantize():
             return None if graph.is_quantized else op.input  # floats have one type
-        case Dense() | Conv2d() | Add() | Concat() | Softmax():
+        case Dense() | Conv2d() | Add() | Concat() | UnaryFunction() | Softmax():
             return None
         case _:
             assert_never(op)

@@ -18,12 +18,15 @@ from nettrim_runtime.ops import (
     Concat,
     Conv2d,
     Dense,
+    Function,
+    Int8Only,
     Layer,
     MaxPool2d,
     Op,
     Requantize,
     Reshape,
     Softmax,
+    UnaryFunction,
     op_constants,
     op_inputs,
     window_count,
@@ -193,7 +196,7 @@ def infer_shape(op: Op, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
             return tensors[op.first].shape
         case Concat():
             return _joined_shape(op, tensors)
-        case Activation() | Softmax() | Requantize():
+        case Activation() | UnaryFunction() | Softmax() | Requantize():
             return tensors[op.input].shape
         case Reshape():
             _require(tensors[op.input].size == tensors[op.output].size, op, "input and output differ in size")
@@ -310,7 +313,10 @@ def _check_types(graph: Graph, op: Op) -> None:
         if quantized:
             scale = graph.quantization(op.weight).scale
             _require(scale.shape == (tensors[op.weight].shape[0],), op, f"weight scale has shape {scale.shape}")
-    if isinstance(op, Softmax):
+    if isinstance(op, UnaryFunction):
+        slope = op.alpha if op.function is Function.LEAKY_RELU else -op.alpha
+        _require(0 <= slope < math.inf, op, f"alpha {op.alpha}, expected zero or more of a leaky ReLU, else zero")
+    if isinstance(op, Int8Only):
         _require(expected != "int16", op, "its input is int16, expected int8 or float32")
     if quantized and isinstance(op, Carrier):
         output = graph.quantization(op.output)

@@ -23,9 +23,11 @@ from nettrim_runtime.ops import (
     Requantize,
     Reshape,
     Softmax,
+    UnaryFunction,
     op_inputs,
 )
 from nettrim_runtime.pooling import max_pool_step, sum_pool_step, window_sizes
+from nettrim_runtime.unary import unary_step
 
 Array = npt.NDArray[Any]
 
@@ -52,6 +54,8 @@ def float_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
             return concat_step([buffers[name] for name in op.inputs], output)
         case Activation():
             return _clamp_step(op.activation, source, output)
+        case UnaryFunction():
+            return unary_step(op, source, output)
         case Softmax():
             return _softmax_step(source, output)
         case Requantize():

@@ -34,10 +34,12 @@ from nettrim_runtime.ops import (
     Requantize,
     Reshape,
     Softmax,
+    UnaryFunction,
     op_inputs,
 )
 from nettrim_runtime.pooling import max_pool_step, sum_pool_step, window_sizes
 from nettrim_runtime.softmax import softmax_step
+from nettrim_runtime.unary import lookup_step, lookup_table
 
 Array = npt.NDArray[Any]
 
@@ -72,6 +74,9 @@ def int8_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
         case Activation():
             lower, upper = activation_range(graph.quantization(op.output), op.activation, output.dtype.name)
             return _clamp_step(source, lower, upper, output)
+        case UnaryFunction():
+            table = lookup_table(op, graph.quantization(op.input), graph.quantization(op.output))
+            return lookup_step(table, source, output)
         case Softmax():
             return softmax_step(source, float(graph.quantization(op.input).scale[0]), output)
         case Requantize():

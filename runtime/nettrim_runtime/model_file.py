@@ -7,6 +7,7 @@ Tensor number i has the entries ``i.data`` (dense, or the kept values), ``i.indi
 """
 
 import dataclasses
+import enum
 import io
 import json
 import math
@@ -24,7 +25,7 @@ import numpy.typing as npt
 from nettrim_runtime.csr import CsrMatrix, csr_fault
 from nettrim_runtime.errors import GraphError, ModelFileError
 from nettrim_runtime.graph import DTYPES, Graph, Quantization, Tensor
-from nettrim_runtime.ops import OPERATORS, ActivationFunction, Op
+from nettrim_runtime.ops import OPERATORS, Op
 
 Array = npt.NDArray[Any]
 
@@ -90,7 +91,7 @@ def _op_fields(op: Op) -> dict[str, Any]:
     fields = {}
     for field in dataclasses.fields(op):
         value = getattr(op, field.name)
-        fields[field.name] = value.value if isinstance(value, ActivationFunction) else value
+        fields[field.name] = value.value if isinstance(value, enum.Enum) else value
     return fields
 
 
@@ -157,8 +158,10 @@ def _read_value(fields: Mapping[str, Any], name: str, kind: Any) -> Any:
         return _integer(value, name)
     if kind == tuple[str, ...]:
         return tuple(_texts(fields, name))
-    if kind is ActivationFunction:
-        return ActivationFunction(value)
+    if kind is float:
+        return _number(value, name)
+    if issubclass(kind, enum.Enum):
+        return kind(value)
     return kind(*(_integer(item, name) for item in _list(fields, name)))  # Size2d or Padding
 
 
@@ -220,6 +223,12 @@ def _list(fields: Any, name: str) -> list[Any]:
     if not isinstance(value, list):
         raise ModelFileError(f"{name} is {value!r}, expected a list")
     return value
+
+
+def _number(value: Any, name: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ModelFileError(f"{name} is {value!r}, expected a number")
+    return float(value)
 
 
 def _integer(value: Any, name: str) -> int:

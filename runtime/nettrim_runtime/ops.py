@@ -27,6 +27,17 @@ class ActivationFunction(enum.Enum):
         return {"none": float("inf"), "relu": float("inf"), "relu6": 6.0, "relu_n1_to_1": 1.0}[self.value]
 
 
+class Function(enum.Enum):
+    """A function of one value that is no clamp; the values are the names in files and tables."""
+
+    SIGMOID = "sigmoid"
+    TANH = "tanh"
+    HARD_SWISH = "hard_swish"
+    LEAKY_RELU = "leaky_relu"
+    GELU = "gelu"
+    GELU_TANH = "gelu_tanh"
+
+
 class Size2d(NamedTuple):
     """A height and a width: of a filter, a stride or a dilation."""
 
@@ -133,6 +144,17 @@ class Activation:
 
 
 @dataclass(frozen=True)
+class UnaryFunction:
+    """A function of every value by itself; ``alpha``, zero or more, is leaky ReLU's slope below zero."""
+
+    name: str
+    input: str
+    output: str
+    function: Function
+    alpha: float = 0.0
+
+
+@dataclass(frozen=True)
 class Reshape:
     """The same values in the shape of the output tensor."""
 
@@ -159,13 +181,26 @@ class Requantize:
     output: str
 
 
-Op = Dense | Conv2d | MaxPool2d | AveragePool2d | Add | Concat | Activation | Reshape | Softmax | Requantize
+Op = (
+    Dense
+    | Conv2d
+    | MaxPool2d
+    | AveragePool2d
+    | Add
+    | Concat
+    | Activation
+    | UnaryFunction
+    | Reshape
+    | Softmax
+    | Requantize
+)
 Layer = Dense | Conv2d  # the operators that have weights
 Carrier = MaxPool2d | AveragePool2d | Concat | Activation | Reshape  # in int8, all they touch has one quantisation
+Int8Only = UnaryFunction | Softmax  # never on int16
 
 OPERATORS: tuple[type[Op], ...] = (
     *(Dense, Conv2d, MaxPool2d, AveragePool2d, Add, Concat, Activation, Reshape, Softmax),
-    Requantize,
+    *(Requantize, UnaryFunction),
 )
 
 

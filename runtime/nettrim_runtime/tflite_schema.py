@@ -31,19 +31,24 @@ class BuiltinOperator(enum.IntEnum):  # schema.fbs: enum BuiltinOperator
     DEPTHWISE_CONV_2D = 4
     DEQUANTIZE = 6
     FULLY_CONNECTED = 9
+    LOGISTIC = 14
     MAX_POOL_2D = 17
     RELU = 19
     RELU_N1_TO_1 = 20
     RELU6 = 21
     RESHAPE = 22
     SOFTMAX = 25
+    TANH = 28
     PAD = 34
     MEAN = 40
     SQUEEZE = 43
     PADV2 = 60
     EXPAND_DIMS = 70
+    LEAKY_RELU = 98
     QUANTIZE = 114
+    HARD_SWISH = 117
     DENSIFY = 124
+    GELU = 150
 
 
 class Padding(enum.IntEnum):  # schema.fbs: enum Padding
@@ -172,6 +177,8 @@ class BuiltinOptions(enum.IntEnum):  # schema.fbs: union BuiltinOptions
     REDUCER = 27
     SQUEEZE = 30
     PADV2 = 43
+    LEAKY_RELU = 75
+    GELU = 116
 
 
 class Conv2DOptions:  # schema.fbs: table Conv2DOptions
@@ -220,6 +227,14 @@ class ConcatenationOptions:  # schema.fbs: table ConcatenationOptions
 class AddOptions:  # schema.fbs: table AddOptions
     FUSED_ACTIVATION_FUNCTION = Field(0, FieldType.INT8)
     POT_SCALE_INT16 = Field(1, FieldType.INT8, 1)
+
+
+class LeakyReluOptions:  # schema.fbs: table LeakyReluOptions
+    ALPHA = Field(0, FieldType.FLOAT32)
+
+
+class GeluOptions:  # schema.fbs: table GeluOptions
+    APPROXIMATE = Field(0, FieldType.INT8)
 
 
 class ReshapeOptions:  # schema.fbs: table ReshapeOptions

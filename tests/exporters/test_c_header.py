@@ -18,7 +18,7 @@ from nettrim_runtime.csr import csr_from_dense
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import DataError, GraphError, UnsupportedOperatorError
 from nettrim_runtime.graph import Graph
-from nettrim_runtime.ops import Padding, Size2d
+from nettrim_runtime.ops import Function, Padding, Size2d
 from tests.c_model import C99, CXX, compile_c, require_tool, run_c, write_sources
 from tests.graphs import (
     NONE,
@@ -29,6 +29,7 @@ from tests.graphs import (
     quantized,
     random_branches,
     random_cnn,
+    random_functions,
     random_inputs,
     random_mlp,
     rescaled,
@@ -71,6 +72,9 @@ BUILDERS: dict[str, tuple[tuple[int, ...], Build, float]] = {
     "concat_of_three": ((37,), lambda b: (b.dense(3), b.concat("input", "input"), b.dense(6)), 1.0),
     "concat_of_one_twice": (IMAGE, lambda b: (b.concat("input"), b.max_pool()), 1.0),
     "activation": (IMAGE, lambda b: b.activation(RELU6), 1.0),
+    "functions": (IMAGE, lambda b: (*map(b.function, Function), b.conv(3, (1, 1))), 1.0),
+    "leaky_relu": (IMAGE, lambda b: b.function(Function.LEAKY_RELU, 0.1), 1.0),
+    "sigmoid": (IMAGE, lambda b: b.function(Function.SIGMOID), 1.0),
     "reshape": (IMAGE, lambda b: b.flatten(), 1.0),
     "reshape_inside": (IMAGE, lambda b: (b.flatten(), b.dense(12), b.reshape(2, 3, 2), b.max_pool(1, 1)), 1.0),
     "softmax": ((11,), lambda b: b.softmax(), 1.0),
@@ -140,6 +144,8 @@ def all_cases() -> dict[str, Case]:
         graphs[f"cnn_{i}"] = quantized(random_cnn(rng), rng)
         graphs[f"cnn_{i}_csr"] = sparse(quantized(random_cnn(rng, 0.3), rng))
         graphs[f"mixed_{i}"] = widened(random_cnn(rng), rng, share=0.5)
+    graphs["function_network"] = quantized(random_functions(rng), rng)
+    graphs["function_network_mixed"] = widened(random_functions(rng), rng, share=0.6)
     graphs["branches"] = quantized(random_branches(rng), rng)
     graphs["branches_csr"] = sparse(quantized(random_branches(rng, 0.3), rng))
     graphs["branches_mixed"] = widened(random_branches(rng), rng, share=0.6)

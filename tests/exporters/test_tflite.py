@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ from nettrim_runtime.csr import csr_from_dense
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import UnsupportedOperatorError
 from nettrim_runtime.graph import Graph, Quantization, Tensor
-from nettrim_runtime.ops import ActivationFunction, Dense, Padding, Size2d
+from nettrim_runtime.ops import ActivationFunction, Dense, Function, Padding, Size2d
 from tests.graphs import (
     OTHER_SCALES,
     GraphBuilder,
     quantized,
     random_branches,
     random_cnn,
+    random_functions,
     random_inputs,
     random_mlp,
     rescaled,
@@ -99,6 +101,10 @@ ON_IMAGES: dict[str, Build] = {
     "relu": lambda net: net.activation(RELU),
     "relu6": lambda net: net.activation(RELU6),
     "relu from -1 to 1": lambda net: net.activation(RELU_N1_TO_1),
+    **{function.value: partial(GraphBuilder.function, function=function) for function in Function},
+    "leaky ReLU": lambda net: net.function(Function.LEAKY_RELU, 0.3),
+    "hard swish of a layer": lambda net: (net.conv(5), net.function(Function.HARD_SWISH), net.conv(3)),
+    "sigmoid behind a pool": lambda net: (net.function(Function.SIGMOID), net.max_pool(), net.conv(3)),
     "reshape": lambda net: net.reshape(7, 36),
     "softmax of every pixel": lambda net: net.softmax(),
 }
@@ -141,7 +147,7 @@ def test_reference_kernels_on_int16_give_the_bits_of_the_engine(operators: Build
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("make", [random_mlp, random_cnn])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_functions])
 def test_networks_of_int8_and_int16_give_the_bits_of_the_engine(make: Callable[..., Graph], seed: int) -> None:
     rng = np.random.default_rng(seed)
     graph = widened(make(rng, density=rng.uniform(0.1, 1.0)), rng, share=rng.uniform(0.2, 1.0))
@@ -168,7 +174,7 @@ def test_float_file_gives_the_results_of_the_engine(operators: Build, shape: tup
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions])
 def test_random_networks_give_the_bits_of_the_engine(make: Callable[..., Graph], seed: int) -> None:
     rng = np.random.default_rng(seed)
     graph = quantized(make(rng, density=rng.uniform(0.1, 1.0)), rng)
@@ -184,7 +190,7 @@ def test_int8_of_another_scale_gives_the_bits_of_the_engine(scale: tuple[float, 
 
 
 @pytest.mark.parametrize("value", [-128, 127])
-@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions])
 def test_extreme_inputs_give_the_bits_of_the_engine(make: Callable[..., Graph], value: int) -> None:
     rng = np.random.default_rng(4)
     graph = quantized(make(rng), rng)
@@ -337,6 +343,6 @@ def test_softmax_of_another_output_scale_is_refused() -> None:
         render_tflite(graph.with_tensors([changed]))
 
 
-@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions])
 def test_ordinary_networks_pass_the_check(make: Callable[..., Graph]) -> None:
     check_tflite(make(np.random.default_rng(0)))

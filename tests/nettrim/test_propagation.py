@@ -10,11 +10,20 @@ from hypothesis import strategies as st
 from nettrim.propagation import Propagation, logits_tensor, propagate
 from nettrim_runtime.engine import prepare
 from nettrim_runtime.graph import Array, Graph
-from tests.graphs import GraphBuilder, quantized, random_branches, random_cnn, random_inputs, random_mlp, widened
+from tests.graphs import (
+    GraphBuilder,
+    quantized,
+    random_branches,
+    random_cnn,
+    random_functions,
+    random_inputs,
+    random_mlp,
+    widened,
+)
 
 few_examples = settings(max_examples=10, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
-kinds = st.sampled_from([random_mlp, random_cnn, random_branches])
+kinds = st.sampled_from([random_mlp, random_cnn, random_branches, random_functions])
 changes = st.sampled_from([0.0, 0.01, 0.3])
 
 

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from nettrim.quantize import (
     SMALLEST_SOFTMAX_SPAN,
-    SOFTMAX_OUTPUT,
     check_quantize,
     quantization_families,
     quantization_of_range,
@@ -15,6 +14,7 @@ from nettrim.quantize import (
 )
 from nettrim_runtime.engine import prepare
 from nettrim_runtime.errors import UnsupportedOperatorError
+from nettrim_runtime.fixed_output import PROBABILITY
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import Carrier, op_inputs
 from tests.graphs import RELU, GraphBuilder, random_inputs
@@ -110,7 +110,7 @@ def test_joined_softmaxes_keep_the_scale_of_a_softmax() -> None:
     builder.softmax()
     joined = builder.concat(first)
     graph = quantize_graph(builder.build(), {"input": (-1.0, 1.0)})
-    assert graph.quantization(joined).same_as(SOFTMAX_OUTPUT)
+    assert graph.quantization(joined).same_as(PROBABILITY)
 
 
 def test_a_softmax_joined_with_something_else_is_refused() -> None:

@@ -12,9 +12,18 @@ from nettrim_exporters.tflite import render_tflite
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.graph import Array, Graph
 from nettrim_runtime.ops import Conv2d
-from tests.graphs import GraphBuilder, quantized, random_branches, random_cnn, random_inputs, random_mlp, widened
+from tests.graphs import (
+    GraphBuilder,
+    quantized,
+    random_branches,
+    random_cnn,
+    random_functions,
+    random_inputs,
+    random_mlp,
+    widened,
+)
 
-NETWORKS = st.sampled_from([random_mlp, random_cnn, random_branches])
+NETWORKS = st.sampled_from([random_mlp, random_cnn, random_branches, random_functions])
 
 
 @given(NETWORKS, st.integers(0, 10**6), st.floats(0.02, 0.6), st.booleans())

@@ -25,7 +25,16 @@ from nettrim_runtime.graph import Graph
 from nettrim_runtime.linear import csr_dense_step, dense_step
 from nettrim_runtime.ops import Conv2d, Padding, Size2d
 from nettrim_runtime.softmax import softmax_exponentials
-from tests.graphs import RELU, GraphBuilder, quantized, random_branches, random_cnn, random_inputs, random_mlp
+from tests.graphs import (
+    RELU,
+    GraphBuilder,
+    quantized,
+    random_branches,
+    random_cnn,
+    random_functions,
+    random_inputs,
+    random_mlp,
+)
 
 Array = npt.NDArray[Any]
 
@@ -72,7 +81,7 @@ def test_a_convolution_equals_the_naive_sum(options: dict[str, Any], rng: np.ran
     np.testing.assert_allclose(run_graph(graph, samples), expected, atol=1e-5)  # float32 sums of 36 terms
 
 
-@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions])
 def test_a_quantised_graph_stays_close_to_its_float_graph(make: Any, rng: np.random.Generator) -> None:
     graph = make(rng)
     integer = quantized(graph, rng)
@@ -83,7 +92,7 @@ def test_a_quantised_graph_stays_close_to_its_float_graph(make: Any, rng: np.ran
     assert error < 0.02  # random samples outside the 32 that set the ranges saturate now and then
 
 
-@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions])
 def test_results_do_not_depend_on_the_batch_size(make: Any, rng: np.random.Generator) -> None:
     graph = quantized(make(rng), rng)
     samples = random_inputs(graph, rng, 13)

@@ -544,6 +544,14 @@ static inline void nt_activation(int32_t size, int32_t lower, int32_t upper, con
     }
 }
 
+/* A function of one value: table[x + 128]. */
+static inline void nt_lookup(const int8_t *table, int32_t size, const int8_t *in, int8_t *out)
+{
+    for (int32_t i = 0; i < size; ++i) {
+        out[i] = table[in[i] - INT8_MIN];
+    }
+}
+
 /* 1 / total, as a Q0.31 number in [1/2, 1] times 2^-integer_bits, for a Q12.19 total of at least 1. */
 static inline int32_t nt_reciprocal(uint32_t total, int32_t *integer_bits)
 {

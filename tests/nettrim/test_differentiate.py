@@ -1,0 +1,38 @@
+"""Derivatives of operators, against torch's."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from nettrim.differentiate import tensor_slopes
+from nettrim_runtime.engine import prepare
+from nettrim_runtime.ops import Function
+from tests.graphs import GraphBuilder
+
+TORCH: dict[Function, Callable[[torch.Tensor], torch.Tensor]] = {
+    Function.SIGMOID: torch.sigmoid,
+    Function.TANH: torch.tanh,
+    Function.HARD_SWISH: functional.hardswish,
+    Function.LEAKY_RELU: lambda x: functional.leaky_relu(x, 0.3),
+    Function.GELU: functional.gelu,
+    Function.GELU_TANH: lambda x: functional.gelu(x, approximate="tanh"),
+}
+
+
+@pytest.mark.parametrize("function", Function)
+def test_functions_have_the_derivatives_of_torch(function: Function, rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (500,))
+    builder.function(function, 0.3 if function is Function.LEAKY_RELU else 0.0)
+    graph = builder.build()
+    samples = rng.normal(scale=3, size=(2, 500)).astype(np.float32)
+    program = prepare(graph, 2)
+    program.run(samples)
+    seed = rng.normal(size=samples.shape).astype(np.float32)
+    ((_, slope),) = tensor_slopes(graph, program.buffers, {graph.outputs[0]: seed}, {"input"})
+    x = torch.from_numpy(samples).double().requires_grad_()
+    (expected,) = torch.autograd.grad(TORCH[function](x), x, torch.from_numpy(seed).double())
+    smooth = np.abs(np.abs(samples) % 3) > 1e-3  # away from the corners at -3, 0 and 3
+    np.testing.assert_allclose(slope[smooth], expected.numpy()[smooth], atol=1e-5)
