@@ -12,17 +12,20 @@ from nettrim_runtime.ops import (
     Activation,
     Add,
     AveragePool2d,
+    Clamping,
     Concat,
     Conv2d,
     Dense,
     Layer,
     MaxPool2d,
+    Mul,
     Op,
     Padding,
     Requantize,
     Reshape,
     Size2d,
     Softmax,
+    Sub,
     UnaryFunction,
     op_inputs,
 )
@@ -80,7 +83,7 @@ def _backwards(graph: Graph, values: Mapping[str, Array], slopes: dict[str, Arra
 
 def _within_clamp(op: Op, values: Mapping[str, Array], slope: Array) -> Array:
     """Return the derivative before an operator's fused activation."""
-    if not isinstance(op, Dense | Conv2d | Add | Activation):
+    if not isinstance(op, Clamping):
         return slope
     response, clamp = values[op.output], op.activation
     inner: Array = slope * ((response > clamp.lower) & (response < clamp.upper))
@@ -117,7 +120,12 @@ def _pull(graph: Graph, op: Op, values: Mapping[str, Array], slope: Array) -> tu
             taps = dict.fromkeys(np.ndindex(op.kernel_size), mean)
             return (_scatter(taps, values[op.input].shape, op.padding, op.stride, UNIT),)
         case Add():
-            return slope, slope
+            return _gathered(slope, values[op.first]), _gathered(slope, values[op.second])
+        case Sub():
+            return _gathered(slope, values[op.first]), _gathered(-slope, values[op.second])
+        case Mul():
+            first, second = values[op.first], values[op.second]
+            return _gathered(slope * second, first), _gathered(slope * first, second)
         case Concat():
             ends = np.cumsum([values[name].shape[-1] for name in op.inputs])
             return tuple(np.split(slope, ends[:-1], axis=-1))
@@ -132,6 +140,12 @@ def _pull(graph: Graph, op: Op, values: Mapping[str, Array], slope: Array) -> tu
             return (output * (slope - np.sum(slope * output, axis=-1, keepdims=True)),)
         case _:
             assert_never(op)
+
+
+def _gathered(slope: Array, source: Array) -> Array:
+    """Return the slopes of an input that may have been broadcast: summed over its copies."""
+    axes = tuple(axis for axis, (copies, own) in enumerate(zip(slope.shape, source.shape, strict=True)) if copies > own)
+    return slope.sum(axis=axes, keepdims=True) if axes else slope
 
 
 def _derivative(op: UnaryFunction, x: Array) -> Array:

@@ -69,7 +69,7 @@ def find_target(graph: Graph, layer: Layer, unsettled: Collection[str]) -> Layer
     reader = _only_reader(graph, target.response)
     if isinstance(reader, Add) and target.activation is ActivationFunction.NONE:
         addend = reader.second if reader.first == target.response else reader.first
-        if addend != target.response and not _depends_on(graph, addend, unsettled):
+        if addend != target.response and _is_whole(graph, reader) and not _depends_on(graph, addend, unsettled):
             target = replace(target, response=reader.output, activation=reader.activation, addend=addend)
             reader = _only_reader(graph, target.response)
     if isinstance(reader, Activation) and target.activation is ActivationFunction.NONE:
@@ -102,6 +102,11 @@ def aim(problem: LayerProblem, target: LayerTarget, response: Array, shift: Arra
     if shift is not None:
         lower, upper = shifted_box(lower, upper, shift)
     return replace(problem, lower=lower, upper=upper, target=response, activation=target.function)
+
+
+def _is_whole(graph: Graph, op: Add) -> bool:
+    """Whether both summands have the shape of the sum, neither being broadcast."""
+    return graph.tensors[op.first].shape == graph.tensors[op.second].shape
 
 
 def _only_reader(graph: Graph, tensor: str) -> Op | None:

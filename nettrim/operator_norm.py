@@ -17,10 +17,12 @@ from nettrim_runtime.ops import (
     Dense,
     Function,
     MaxPool2d,
+    Mul,
     Op,
     Requantize,
     Reshape,
     Softmax,
+    Sub,
     UnaryFunction,
 )
 
@@ -40,9 +42,10 @@ STEEPEST = {  # the largest derivative, rounded up
 
 
 def lipschitz_bound(op: Op, tensors: Mapping[str, Tensor], weights: Mapping[str, Array]) -> float:
-    """Return L with ||op(a) - op(b)||_2 <= L ||a - b||_2 for all a, b; of Add, L for the sum of its inputs.
+    """Return L with ||op(a) - op(b)||_2 <= L ||a - b||_2 for all a, b.
 
-    Of Concat, a and b are all its inputs together.
+    Of Add, Sub and Mul it is L for what `carried_by_pair` makes of their inputs. Of Concat, a and b are all its
+    inputs together.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ def lipschitz_bound(op: Op, tensors: Mapping[str, Tensor], weights: Mapping[str,
         case AveragePool2d():  # a mean squared is at most the mean of squares: a pixel counts 1 / size of its windows
             rows, columns = (axis.coverage(1 / axis.sizes()) for axis in _axes(op, op.kernel_size, tensors))
             return math.sqrt(rows.max() * columns.max()) * ROUND_UP
-        case Add() | Concat() | Activation() | Reshape() | Softmax() | Requantize():
+        case Add() | Sub() | Mul() | Concat() | Activation() | Reshape() | Softmax() | Requantize():
             return 1.0
         case UnaryFunction():
             return max(STEEPEST[op.function], op.alpha)

@@ -11,28 +11,32 @@ from typing import Any, assert_never
 import numpy as np
 import numpy.typing as npt
 
+from nettrim.elementwise import carried_by_pair, table_error
 from nettrim.operator_norm import ROUND_UP, lipschitz_bound
 from nettrim_runtime.fixed_point import ADD_LEFT_SHIFT, activation_range
 from nettrim_runtime.graph import Graph, Quantization, Tensor
-from nettrim_runtime.kernels_float import float_step
+from nettrim_runtime.kernels_float import PAIRWISE, float_step
 from nettrim_runtime.linear import conv_step, padded_buffer
 from nettrim_runtime.ops import (
     Activation,
     Add,
     AveragePool2d,
+    Clamping,
     Concat,
     Conv2d,
     Dense,
     Layer,
     MaxPool2d,
+    Mul,
     Op,
+    Pairwise,
     Requantize,
     Reshape,
     Softmax,
+    Sub,
     UnaryFunction,
     op_inputs,
 )
-from nettrim_runtime.unary import evaluate, lookup_table
 
 Array = npt.NDArray[Any]
 
@@ -161,7 +165,7 @@ def _layer_outputs(original: Graph, ops: Sequence[Op]) -> dict[str, str]:
 def _real_network(graph: Graph, ops: Sequence[Op]) -> _RealNetwork:
     quantized = graph.is_quantized
     layers = [op for op in ops if isinstance(op, Dense | Conv2d)]
-    clamped = [op for op in ops if isinstance(op, Dense | Conv2d | Add | Activation)]
+    clamped = [op for op in ops if isinstance(op, Clamping)]
     return _RealNetwork(
         constants={op.name: _real_constants(graph, op) for op in layers},
         clamps={op.name: _integer_clamp(graph, op) if quantized else _clamp(op) for op in clamped},
@@ -179,11 +183,11 @@ def _real_constants(graph: Graph, op: Layer) -> tuple[Array, Array]:
     return weight * by_output, bias * scale * float(graph.quantization(op.input).scale[0])
 
 
-def _clamp(op: Layer | Add | Activation) -> tuple[float, float]:
+def _clamp(op: Clamping) -> tuple[float, float]:
     return op.activation.lower, op.activation.upper
 
 
-def _integer_clamp(graph: Graph, op: Layer | Add | Activation) -> tuple[float, float]:
+def _integer_clamp(graph: Graph, op: Clamping) -> tuple[float, float]:
     quantization = graph.quantization(op.output)
     scale = float(quantization.scale[0])
     ends = activation_range(quantization, op.activation, graph.tensors[op.output].dtype)
@@ -201,29 +205,21 @@ def _rounding(graph: Graph, op: Op) -> float:
         case Dense() | AveragePool2d():  # rounds once
             steps = 0.5
         case (
-            Conv2d() | Requantize()
+            Conv2d() | Mul() | Requantize()
         ):  # rounds twice: half a step, and half of 2^-shift of a step for a shift of 1 or more
             steps = 0.75
-        case Add():  # the same, and two inputs rounded to 2^-20 or 2^-15 of the larger scale twice over
+        case Add() | Sub():  # the same, and two inputs rounded to 2^-20 or 2^-15 of the larger scale twice over
             twice_larger = 2 * max(float(graph.quantization(name).scale[0]) for name in op_inputs(op))
             steps = 0.75 + 2 * twice_larger / (scale * 2 ** ADD_LEFT_SHIFT[output.dtype])
         case MaxPool2d() | Concat() | Activation() | Reshape():
             return 0.0
         case UnaryFunction():
-            return _table_error(graph, op) * math.sqrt(output.size)
+            return table_error(graph, op) * math.sqrt(output.size)
         case Softmax():
             return math.sqrt(output.size)  # no entry moves by more than 1
         case _:
             assert_never(op)
     return (steps + FIXED_POINT_STEP) * scale * math.sqrt(output.size)
-
-
-def _table_error(graph: Graph, op: UnaryFunction) -> float:
-    """Return the largest distance of a function's 256 int8 outputs from its real ones, saturated ones included."""
-    source, target = graph.quantization(op.input), graph.quantization(op.output)
-    inputs = (np.arange(-128.0, 128.0) - source.zero_point) * float(source.scale[0])
-    outputs = (lookup_table(op, source, target).astype(np.float64) - target.zero_point) * float(target.scale[0])
-    return float(np.abs(outputs - evaluate(op, inputs)).max()) * ROUND_UP
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,12 +260,20 @@ class _Recursion:
         for op in self.ops:
             output = _evaluate(op, self.original, values, self.graph)
             own = FLOAT64_SHARE * _norms(output) + self.altered.roundings[op.name]
-            if isinstance(op, Dense | Conv2d | Add | Activation):
+            if isinstance(op, Clamping):
                 own += _norms(_evaluate(op, self.altered, values, self.graph) - output) * ROUND_UP
-            values[op.output], bounds[op.output] = output, self.gains[op.name] * _carried(op, bounds) + own
+            values[op.output], bounds[op.output] = output, self.gains[op.name] * self._carried(op, values, bounds) + own
         norms = {name: _norms(value) for name, value in values.items()}
         logits = values[self.logits].reshape(len(samples), -1)
         return _Batch(bounds, norms, logits, self._margins(values, bounds))
+
+    def _carried(self, op: Op, values: Mapping[str, Array], bounds: Mapping[str, Array]) -> Array:
+        """Return (n_samples,): the bounds on an operator's inputs together."""
+        parts = [bounds[name] for name in op_inputs(op)]
+        if isinstance(op, Pairwise):
+            return carried_by_pair(op, parts, [values[name] for name in op_inputs(op)], self.graph.tensors)
+        together: Array = np.linalg.norm(parts, axis=0)
+        return together
 
     def _margins(self, values: Mapping[str, Array], bounds: Mapping[str, Array]) -> Array:
         """Bound the altered network's margins from below.
@@ -302,20 +306,13 @@ class _Batch:
     margins: Array
 
 
-def _carried(op: Op, bounds: Mapping[str, Array]) -> Array:
-    """Return (n_samples,): the bounds on an operator's inputs together, the sum where it adds them up."""
-    parts = np.array([bounds[name] for name in op_inputs(op)])
-    together: Array = np.linalg.norm(parts, axis=0) if isinstance(op, Concat) else np.sum(parts, axis=0)
-    return together
-
-
 def _evaluate(op: Op, network: _RealNetwork, values: Mapping[str, Array], graph: Graph) -> Array:
     """Run one operator in float64, without rounding to a grid."""
     match op:
         case Dense() | Conv2d():
             response = _linear(op, values[op.input], network.constants[op.name], graph.tensors[op.output])
-        case Add():
-            response = values[op.first] + values[op.second]
+        case Add() | Sub() | Mul():
+            response = PAIRWISE[type(op)](values[op.first], values[op.second])
         case Concat():
             return np.concatenate([values[name] for name in op.inputs], axis=-1)
         case Activation():

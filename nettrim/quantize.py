@@ -3,7 +3,7 @@
 The arithmetic is fixed in nettrim_runtime.fixed_point; here only scales and zero points are chosen.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from nettrim_runtime.errors import UnsupportedOperatorError
 from nettrim_runtime.fixed_output import fixed_output
 from nettrim_runtime.fixed_point import exact_multiplier, largest_accumulators
 from nettrim_runtime.graph import INTEGER_ACTIVATIONS, Graph, Quantization, Tensor
-from nettrim_runtime.ops import Carrier, Dense, Function, Layer, Op, Softmax, UnaryFunction
+from nettrim_runtime.ops import Carrier, Dense, Function, Layer, Mul, Op, Softmax, UnaryFunction, op_inputs
 
 Array = npt.NDArray[Any]
 Range = tuple[float, float]
@@ -31,6 +31,7 @@ SCALE_TRIALS = 64  # steps of one unit in the last place of a float32 scale
 SMALLEST_SPAN, SPAN_OF_ZERO = 1e-20, 1e-6  # an activation that is always zero still needs a scale
 SMALLEST_SOFTMAX_SPAN = 2.0**-18  # a softmax takes scales above 2^-26 only: its multiplier has a whole part
 HARD_SWISH_SPAN = 1 / 100  # of its input's: TFLite takes an output scale above 1/128 of the input's
+PRODUCT_SPAN = LEAKY_RELU_SPAN = 2.0**-20  # of the inputs': their int32 products are shifted left by less than 16 bits
 
 
 def quantize_graph(graph: Graph, ranges: Mapping[str, Range], wide: Collection[str] = ()) -> Graph:
@@ -109,7 +110,7 @@ def _activation_quantizations(
     for name in range_sources(graph):
         smallest, largest = covered.get(family[name], ranges[name])
         covered[family[name]] = min(smallest, ranges[name][0]), max(largest, ranges[name][1])
-    covered = _with_room_for_hard_swish(graph, family, covered)
+    covered = _with_room(graph, family, covered)
 
     def covering(first: str, found: Range) -> Quantization:
         if first in wide:
@@ -121,17 +122,33 @@ def _activation_quantizations(
     return {name: chosen[first] for name, first in family.items()}
 
 
-def _with_room_for_hard_swish(
-    graph: Graph, family: Mapping[str, str], covered: Mapping[str, Range]
-) -> dict[str, Range]:
-    """Widen the ranges of outputs that are far smaller than their input: TFLite's hard swish refuses them."""
+def _with_room(graph: Graph, family: Mapping[str, str], covered: Mapping[str, Range]) -> dict[str, Range]:
+    """Widen the ranges of outputs that are far smaller than their operator's arithmetic has room for."""
     widened = dict(covered)
+    fixed = {family[op.output]: found for op in graph.ops if (found := fixed_output(op)) is not None}
+
+    def span(name: str) -> float:
+        found = fixed.get(family[name])
+        if found is not None:
+            return INT8_STEPS * float(found.scale[0])
+        smallest, largest = widened[family[name]]
+        return max(largest, 0.0) - min(smallest, 0.0)
+
     for op in graph.ops:
-        if isinstance(op, UnaryFunction) and op.function is Function.HARD_SWISH and family[op.input] in widened:
-            low, high = (abs(end) for end in widened[family[op.input]])
-            smallest, largest = widened[family[op.output]]
-            widened[family[op.output]] = smallest, max(largest, (low + high) * HARD_SWISH_SPAN)
+        least = _smallest_span(op, [span(name) for name in op_inputs(op)])
+        if least > span(op.output) and family[op.output] not in fixed:
+            smallest = widened[family[op.output]][0]
+            widened[family[op.output]] = smallest, smallest + least
     return widened
+
+
+def _smallest_span(op: Op, inputs: Sequence[float]) -> float:
+    """Return the least range of an operator's output, for inputs of these ranges."""
+    if isinstance(op, Mul):
+        return inputs[0] * inputs[1] * PRODUCT_SPAN
+    if isinstance(op, UnaryFunction) and op.function is Function.HARD_SWISH:
+        return inputs[0] * HARD_SWISH_SPAN
+    return inputs[0] * LEAKY_RELU_SPAN if isinstance(op, UnaryFunction) else 0.0
 
 
 def range_sources(graph: Graph) -> Iterable[str]:

@@ -3,13 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+from nettrim.passes.rewiring import replace_input
 from nettrim_runtime.graph import Graph, Tensor
 from nettrim_runtime.ops import (
     Activation,
     ActivationFunction,
-    Add,
     Carrier,
-    Concat,
     Int8Only,
     Op,
     Requantize,
@@ -98,7 +97,7 @@ class _Rewriting:
         names = (*op_inputs(op), op.output)
         is_wide = any(self.types.get(name, False) for name in names) and not isinstance(op, Int8Only)
         for name in op_inputs(op):
-            op = _reading(op, name, self._as(name, is_wide=is_wide))
+            op = replace_input(op, name, self._as(name, is_wide=is_wide))
         if self.types.get(op.output, False) == is_wide:
             self.ops.append(op)
             return
@@ -127,15 +126,3 @@ def _suffixed(name: str, *, is_wide: bool) -> str:
 
 def _copy(graph: Graph, name: str, base: str) -> Tensor:
     return replace(graph.tensors[base], name=name)
-
-
-def _reading(op: Op, name: str, other: str) -> Op:
-    if name == other:
-        return op
-    if isinstance(op, Concat):
-        return replace(op, inputs=tuple(other if own == name else own for own in op.inputs))
-    if isinstance(op, Add):
-        return replace(
-            op, first=other if op.first == name else op.first, second=other if op.second == name else op.second
-        )
-    return replace(op, input=other)

@@ -20,12 +20,14 @@ from nettrim_runtime.ops import (
     Dense,
     Function,
     MaxPool2d,
+    Mul,
     Op,
     Padding,
     Requantize,
     Reshape,
     Size2d,
     Softmax,
+    Sub,
     UnaryFunction,
 )
 
@@ -90,6 +92,14 @@ class GraphBuilder:
     def add(self, other: str, activation: ActivationFunction = NONE) -> str:
         name = f"add{len(self.ops)}"
         return self._append(Add(name, self.output, other, f"{name}.out", activation=activation))
+
+    def sub(self, other: str, activation: ActivationFunction = NONE) -> str:
+        name = f"sub{len(self.ops)}"
+        return self._append(Sub(name, self.output, other, f"{name}.out", activation=activation))
+
+    def mul(self, other: str, activation: ActivationFunction = NONE) -> str:
+        name = f"mul{len(self.ops)}"
+        return self._append(Mul(name, self.output, other, f"{name}.out", activation=activation))
 
     def concat(self, *others: str) -> str:
         name = f"concat{len(self.ops)}"
@@ -191,12 +201,19 @@ def rescaled(scale: float, zero_point: int) -> Graph:
 
 
 def random_functions(rng: np.random.Generator, density: float = 1.0) -> Graph:
-    """Return layers on 6 x 5 x 3 images with functions of one value behind them."""
+    """Return layers on 6 x 5 x 3 images with functions of one value behind them, and gates for channels and pixels."""
     builder = GraphBuilder(rng, (6, 5, 3))
     for function in Function:
         builder.conv(4, (2, 1), density=density, padding=Padding(1, 0, 0, 0))
         builder.function(function, 0.2 if function is Function.LEAKY_RELU else 0.0)
-    builder.conv(4, (1, 1), density=density, groups=4)
+    image = builder.conv(4, (1, 1), density=density, groups=4)
+    builder.average_pool(builder.tensors[image].shape[:2])
+    builder.conv(4, (1, 1), density=density)
+    builder.function(Function.SIGMOID)
+    gated = builder.mul(image, RELU)
+    builder.conv(1, (1, 1), density=density)
+    builder.add(gated)
+    builder.sub(image, RELU6)
     builder.flatten()
     builder.function(Function.TANH)
     builder.dense(5, NONE, density)

@@ -23,9 +23,11 @@ from nettrim_runtime.ops import (
     Conv2d,
     Dense,
     MaxPool2d,
+    Mul,
     Requantize,
     Reshape,
     Softmax,
+    Sub,
     UnaryFunction,
 )
 from nettrim_runtime.softmax import LARGEST_DEPTH
@@ -138,7 +140,18 @@ def check_c(graph: Graph) -> None:
                 _check_pool(op)
             case Softmax():
                 _check_softmax(op, graph.tensors[op.input].shape[-1])
-            case Dense() | Conv2d() | Add() | Concat() | Activation() | UnaryFunction() | Reshape() | Requantize():
+            case (
+                Dense()
+                | Conv2d()
+                | Add()
+                | Sub()
+                | Mul()
+                | Concat()
+                | Activation()
+                | UnaryFunction()
+                | Reshape()
+                | Requantize()
+            ):
                 pass
             case _:
                 assert_never(op)

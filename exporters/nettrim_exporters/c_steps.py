@@ -6,13 +6,10 @@ import numpy as np
 
 from nettrim_exporters.c_context import Context, CStep, call_text, struct_text
 from nettrim_exporters.c_layers import conv_layer, dense_layer
+from nettrim_exporters.c_pairs import pair_step
 from nettrim_exporters.c_values import CArray, c_identifier
 from nettrim_exporters.memory_plan import MemoryPlan, Place
-from nettrim_runtime.fixed_point import (
-    activation_range,
-    add_parameters,
-    requantize_multiplier,
-)
+from nettrim_runtime.fixed_point import activation_range, requantize_multiplier
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import (
     Activation,
@@ -22,10 +19,12 @@ from nettrim_runtime.ops import (
     Conv2d,
     Dense,
     MaxPool2d,
+    Mul,
     Op,
     Requantize,
     Reshape,
     Softmax,
+    Sub,
     UnaryFunction,
 )
 from nettrim_runtime.softmax import softmax_exponentials
@@ -66,8 +65,8 @@ def _c_step(context: Context, op: Op) -> CStep:
             return conv_layer(context, op, comment)
         case MaxPool2d() | AveragePool2d():
             return _pool(context, op, comment)
-        case Add():
-            return _add(context, op, comment)
+        case Add() | Sub() | Mul():
+            return pair_step(context, op, comment)
         case Concat():
             return _concat(context, op, comment)
         case Activation():
@@ -105,28 +104,6 @@ def _pool(context: Context, op: MaxPool2d | AveragePool2d, comment: str) -> CSte
     return CStep(
         op.name, comment, (), (pool, call_text(kernel, "&pool", context.pointer(op.input), context.pointer(op.output)))
     )
-
-
-def _add(context: Context, op: Add, comment: str) -> CStep:
-    parameters = add_parameters(context.graph, op)
-    addition = struct_text(
-        "nt_addition addition",
-        left_shift=parameters.left_shift,
-        first_zero_point=parameters.first_zero_point,
-        first_multiplier=parameters.first_multiplier,
-        first_shift=parameters.first_shift,
-        second_zero_point=parameters.second_zero_point,
-        second_multiplier=parameters.second_multiplier,
-        second_shift=parameters.second_shift,
-        multiplier=parameters.output_multiplier,
-        shift=parameters.output_shift,
-        zero_point=parameters.output_zero_point,
-        lower=parameters.lower,
-        upper=parameters.upper,
-    )
-    pointers = (context.pointer(op.first), context.pointer(op.second), context.pointer(op.output))
-    call = call_text(f"nt_add{context.suffix(op.output)}", "&addition", context.size(op.output), *pointers)
-    return CStep(op.name, comment, (), (addition, call))
 
 
 def _activation(context: Context, op: Activation, comment: str) -> CStep:

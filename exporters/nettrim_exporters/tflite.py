@@ -31,12 +31,15 @@ from nettrim_runtime.ops import (
     Dense,
     Function,
     MaxPool2d,
+    Mul,
     Op,
     Padding,
+    Pairwise,
     Requantize,
     Reshape,
     Size2d,
     Softmax,
+    Sub,
     UnaryFunction,
     op_inputs,
     same_padding,
@@ -59,11 +62,13 @@ VERSIONS = {
     Code.LEAKY_RELU: (1, 1, 2),
     Code.LOGISTIC: (1, 2, 3),
     Code.MAX_POOL_2D: (1, 2, 3),
+    Code.MUL: (1, 2, 4),
     Code.RELU: (1, 2, 3),
     Code.RELU_N1_TO_1: (1, 1, 1),
     Code.RELU6: (1, 2, 3),
     Code.RESHAPE: (1, 1, 1),
     Code.SOFTMAX: (1, 2, 3),
+    Code.SUB: (1, 2, 5),
     Code.PAD: (1, 2, 3),
     Code.PADV2: (1, 2, 2),
     Code.QUANTIZE: (1, 2, 3),
@@ -82,6 +87,11 @@ STAND_ALONE = {
     ActivationFunction.RELU: Code.RELU,
     ActivationFunction.RELU6: Code.RELU6,
     ActivationFunction.RELU_N1_TO_1: Code.RELU_N1_TO_1,
+}
+PAIRWISE = {
+    Add: (Code.ADD, schema.BuiltinOptions.ADD),
+    Sub: (Code.SUB, schema.BuiltinOptions.SUB),
+    Mul: (Code.MUL, schema.BuiltinOptions.MUL),
 }
 FUNCTIONS = {
     Function.SIGMOID: Code.LOGISTIC,
@@ -155,7 +165,7 @@ def check_tflite(graph: Graph) -> None:
             case Activation():
                 if op.activation not in STAND_ALONE:
                     raise _unsupported(op, "no activation function; remove the operator")
-            case Dense() | Conv2d() | MaxPool2d() | Add() | Concat() | Reshape() | Requantize():
+            case Dense() | Conv2d() | MaxPool2d() | Add() | Sub() | Mul() | Concat() | Reshape() | Requantize():
                 pass
             case UnaryFunction() | Softmax():
                 _check_output(graph, op)
@@ -196,14 +206,8 @@ class _Lowering:
                 self._conv(op)
             case MaxPool2d() | AveragePool2d():
                 self._pool(op)
-            case Add():
-                inputs = (self.activations[op.first], self.activations[op.second])
-                options: Fields = {
-                    schema.AddOptions.FUSED_ACTIVATION_FUNCTION: FUSED[op.activation],
-                    schema.AddOptions.POT_SCALE_INT16: self.graph.tensors[op.output].dtype
-                    != "int16",  # else in general
-                }
-                self._operator(op, Code.ADD, inputs, schema.BuiltinOptions.ADD, options)
+            case Add() | Sub() | Mul():
+                self._pair(op)
             case Concat():
                 parts = tuple(self.activations[name] for name in op.inputs)
                 axis: Fields = {schema.ConcatenationOptions.AXIS: len(self.graph.tensors[op.output].shape)}
@@ -275,6 +279,14 @@ class _Lowering:
             schema.Pool2DOptions.FILTER_HEIGHT: op.kernel_size.height,
         }
         self._operator(op, POOLS[type(op)], (image,), schema.BuiltinOptions.POOL_2D, options)
+
+    def _pair(self, op: Pairwise) -> None:
+        code, options_type = PAIRWISE[type(op)]
+        options: Fields = {schema.AddOptions.FUSED_ACTIVATION_FUNCTION: FUSED[op.activation]}
+        if self.graph.tensors[op.output].dtype == "int16":
+            options = {**options, schema.AddOptions.POT_SCALE_INT16: 0}  # scales as they are
+        inputs = (self.activations[op.first], self.activations[op.second])
+        self._operator(op, code, inputs, options_type, options)
 
     def _function(self, op: UnaryFunction) -> None:
         options_type = schema.BuiltinOptions.NONE

@@ -1,16 +1,12 @@
-"""ONNX nodes that work value by value: clamps, Add, Softmax."""
+"""ONNX nodes that work value by value: clamps, Softmax."""
 
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nettrim.importers.onnx_conversion import Conversion
-from nettrim.importers.onnx_layers import fold_affine
 from nettrim.importers.onnx_node import Node, refuse
-from nettrim_runtime.ops import Activation, ActivationFunction, Add, Softmax
-
-Array = npt.NDArray[Any]
+from nettrim_runtime.ops import Activation, ActivationFunction, Softmax
 
 UNBOUNDED = float(np.finfo(np.float32).max)  # ONNX writes "no bound" as the largest float32 too
 
@@ -34,24 +30,6 @@ def convert_clip(node: Node, conversion: Conversion) -> None:
     _add_activation(node, conversion, functions[0])
 
 
-def convert_add(node: Node, conversion: Conversion) -> None:
-    """Add of two activations of one shape, or of a bias right after the layer it belongs to."""
-    constants = [conversion.constants.get(name) for name in node.inputs]
-    for index, constant in enumerate(constants):
-        if constant is not None:
-            _add_constant(node, conversion, 1 - index, constant)
-            return
-    first, second = conversion.value(node, 0), conversion.value(node, 1)
-    if first.shape != second.shape:
-        refuse(node, f"inputs of shapes {first.shape} and {second.shape}, expected equal ones")
-    if not np.array_equal(first.positions, second.positions):
-        refuse(node, "a Transpose or Reshape leaves its two inputs in different orders")
-    builder = conversion.builder
-    other = builder.reshape(second.tensor, builder.tensors[first.tensor].shape)
-    name, output = builder.op_name(node.name), builder.tensor_name(node.outputs[0])
-    conversion.put(node, builder.add(Add(name, first.tensor, other, output)), first.positions)
-
-
 def convert_softmax(node: Node, conversion: Conversion) -> None:
     """Softmax over all features of a sample."""
     value = conversion.value(node)
@@ -65,16 +43,6 @@ def convert_softmax(node: Node, conversion: Conversion) -> None:
     flat = builder.reshape(value.tensor, (value.positions.size,))
     name, output = builder.op_name(node.name), builder.tensor_name(node.outputs[0])
     conversion.put(node, builder.add(Softmax(name, flat, output)), value.positions)
-
-
-def _add_constant(node: Node, conversion: Conversion, index: int, constant: Array) -> None:
-    value = conversion.value(node, index)
-    try:
-        offset = np.broadcast_to(constant.astype(np.float64), (1, *value.shape))[0]
-    except ValueError:
-        refuse(node, f"a constant of shape {constant.shape} added to {('batch', *value.shape)}")
-    if not fold_affine(node, conversion, value, np.ones(()), offset):
-        refuse(node, "a constant added elsewhere than right after a Conv, Gemm or MatMul that nothing else reads")
 
 
 def _add_activation(node: Node, conversion: Conversion, function: ActivationFunction) -> None:

@@ -11,12 +11,13 @@ from nettrim.importers.imported_model import ImportedModel
 from nettrim.importers.onnx_concat import convert_concat
 from nettrim.importers.onnx_constants import FOLDABLE, all_constant, fold_node, read_initializers, shape_placeholder
 from nettrim.importers.onnx_conversion import Conversion, is_straight
-from nettrim.importers.onnx_elementwise import convert_add, convert_clip, convert_relu, convert_softmax
+from nettrim.importers.onnx_elementwise import convert_clip, convert_relu, convert_softmax
 from nettrim.importers.onnx_file import check_onnx, opset_version, parse_onnx
 from nettrim.importers.onnx_functions import convert_function, convert_gelu, convert_leaky_relu
 from nettrim.importers.onnx_input import add_input, read_input
 from nettrim.importers.onnx_layers import convert_batch_normalization, convert_conv, convert_gemm, convert_mat_mul
 from nettrim.importers.onnx_node import Node, RefusedNodeError, UnknownInputError, read_node, refuse
+from nettrim.importers.onnx_pairs import convert_pair
 from nettrim.importers.onnx_selection import convert_pad, convert_slice
 from nettrim.importers.onnx_shapes import (
     convert_dropout,
@@ -41,12 +42,13 @@ from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import Reshape
 
 CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
-    "Add": convert_add,
+    "Add": convert_pair,
     "AveragePool": convert_average_pool,
     "BatchNormalization": convert_batch_normalization,
     "Clip": convert_clip,
     "Concat": convert_concat,
     "Conv": convert_conv,
+    "Div": convert_pair,
     "Dropout": convert_dropout,
     "Flatten": convert_flatten,
     "Gelu": convert_gelu,
@@ -58,6 +60,7 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "LeakyRelu": convert_leaky_relu,
     "MatMul": convert_mat_mul,
     "MaxPool": convert_max_pool,
+    "Mul": convert_pair,
     "Pad": convert_pad,
     "ReduceMean": convert_reduce_mean,
     "Relu": convert_relu,
@@ -66,6 +69,7 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "Slice": convert_slice,
     "Softmax": convert_softmax,
     "Squeeze": convert_squeeze,
+    "Sub": convert_pair,
     "Tanh": convert_function,
     "Transpose": convert_transpose,
     "Unsqueeze": convert_unsqueeze,

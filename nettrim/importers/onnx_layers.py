@@ -89,13 +89,40 @@ def convert_batch_normalization(node: Node, conversion: Conversion) -> None:
     scale = gamma / np.sqrt(variance + epsilon)
     axes = (-1,) + (1,) * (len(value.shape) - 1)
     offset = (beta - mean * scale).reshape(axes)
-    if fold_affine(node, conversion, value, scale.reshape(axes), offset):
-        conversion.rewrites["batch normalisations folded into the layer before them"] += 1
+    scale_values(node, conversion, value, scale.reshape(axes), offset, what="batch normalisations")
+
+
+def scale_values(
+    node: Node,
+    conversion: Conversion,
+    value: Value,
+    scale: Array,
+    offset: Array,
+    *,
+    what: str = "constant operands",
+) -> None:
+    """Make a node's output scale * input + offset: in the layer before it, or by a depthwise 1x1 convolution.
+
+    Parameters
+    ----------
+    scale, offset : Array
+        float64, to be broadcast to the shape of ``value``.
+    what : str
+        What the notes call such nodes.
+    """
+    if np.all(scale == 1) and not offset.any():
+        conversion.put_view(node, value, value.positions)
         return
-    if len(value.shape) != 3:
-        refuse(node, "it does not come right after a Conv, Gemm or MatMul that nothing else reads")
-    _add_channel_scaling(node, conversion, value, scale, offset.reshape(-1))
-    conversion.rewrites["batch normalisations kept as depthwise 1x1 convolutions"] += 1
+    if fold_affine(node, conversion, value, scale, offset):
+        conversion.rewrites[f"{what} folded into the layer before them"] += 1
+        return
+    n_channels = (conversion.builder.tensors[value.tensor].shape or (1,))[-1]
+    factors, offsets = (_per_output(value, part, n_channels) for part in (scale, offset))
+    if factors is None or offsets is None:  # they differ from pixel to pixel: every value is a channel
+        factors, offsets = (_per_output(value, part, value.positions.size) for part in (scale, offset))
+    if factors is not None and offsets is not None:
+        _add_scaling(node, conversion, value, factors, offsets)
+    conversion.rewrites[f"{what} kept as depthwise 1x1 convolutions"] += 1
 
 
 def fold_affine(node: Node, conversion: Conversion, value: Value, scale: Array, offset: Array) -> bool:
@@ -154,15 +181,17 @@ def _add_bias(node: Node, conversion: Conversion, title: str, bias: Array | None
     return conversion.builder.add_constant(f"{title}.bias", np.broadcast_to(values.reshape(-1), (n_outputs,)))
 
 
-def _add_channel_scaling(node: Node, conversion: Conversion, value: Value, scale: Array, offset: Array) -> None:
-    image = conversion.image(node, value)
-    n_channels = len(scale)
-    builder, title = conversion.builder, node.name
+def _add_scaling(node: Node, conversion: Conversion, value: Value, scale: Array, offset: Array) -> None:
+    """Append scale * input + offset, (n_channels,) each, on the input as images of so many channels."""
+    builder, title, n_channels = conversion.builder, node.name, len(scale)
+    shape = builder.tensors[value.tensor].shape
+    is_image = len(shape) == 3 and shape[-1] == n_channels
+    image = builder.reshape(value.tensor, shape if is_image else (value.positions.size // n_channels, 1, n_channels))
     weight_name = builder.add_constant(f"{title}.weight", scale.reshape(n_channels, 1, 1, 1))
     bias_name = builder.add_constant(f"{title}.bias", offset)
     output = builder.tensor_name(node.outputs[0])
     op = Conv2d(builder.op_name(title), image, weight_name, bias_name, output, groups=n_channels)
-    conversion.put_image(node, builder.add(op))
+    conversion.put(node, builder.reshape(builder.add(op), shape), value.positions)
 
 
 def _require_floats(node: Node, weight: Array) -> None:

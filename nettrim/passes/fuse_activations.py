@@ -6,14 +6,13 @@ from dataclasses import replace
 
 from nettrim.passes.rewiring import count_reads, with_ops
 from nettrim_runtime.graph import Graph
-from nettrim_runtime.ops import Activation, ActivationFunction, Add, Conv2d, Dense, MaxPool2d, Op, Reshape
+from nettrim_runtime.ops import Activation, ActivationFunction, Clamping, MaxPool2d, Op, Reshape
 
-CLAMPING = Dense | Conv2d | Add | Activation  # operators with a clamp of their own
 ORDER_KEEPING = MaxPool2d | Reshape  # a clamp never decreases, so it may come before them
 
 
 def fuse_activations(graph: Graph) -> Graph:
-    """Return the graph with every clamp fused that has a layer, an Add or a clamp before it.
+    """Return the graph with every clamp fused that has a layer, a sum, difference or product, or a clamp before it.
 
     Max pooling and reshaping may lie between: clamp(max(x)) = max(clamp(x)). What others
     read as well stays as it is.
@@ -42,7 +41,7 @@ def _path_to_clamping(activation: Activation, ops: Mapping[str, Op], reads: Coun
     while tensor in ops and reads[tensor] == 1:
         op = ops[tensor]
         path = (op, *path)
-        if isinstance(op, CLAMPING):
+        if isinstance(op, Clamping):
             return path if compose_clamps(op.activation, activation.activation) else ()
         if not isinstance(op, ORDER_KEEPING):
             return ()
@@ -52,7 +51,7 @@ def _path_to_clamping(activation: Activation, ops: Mapping[str, Op], reads: Coun
 
 def _fuse(activation: Activation, path: tuple[Op, ...], ops: dict[str, Op]) -> None:
     first = path[0]
-    composed = compose_clamps(first.activation, activation.activation) if isinstance(first, CLAMPING) else None
-    if isinstance(first, CLAMPING) and composed:
+    composed = compose_clamps(first.activation, activation.activation) if isinstance(first, Clamping) else None
+    if isinstance(first, Clamping) and composed:
         ops[first.output] = replace(first, activation=composed)
     ops[activation.output] = replace(ops.pop(path[-1].output), output=activation.output)

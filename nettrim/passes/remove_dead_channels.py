@@ -13,7 +13,6 @@ from nettrim_runtime.graph import Array, Graph, Quantization, Tensor
 from nettrim_runtime.ops import (
     NO_PADDING,
     Activation,
-    Add,
     AveragePool2d,
     Concat,
     Conv2d,
@@ -21,6 +20,7 @@ from nettrim_runtime.ops import (
     Layer,
     MaxPool2d,
     Op,
+    Pairwise,
     Requantize,
     Reshape,
     UnaryFunction,
@@ -31,9 +31,9 @@ from nettrim_runtime.ops import (
 def remove_dead_channels(graph: Graph) -> Graph:
     """Return a float or quantised graph without channels that are constant, folded into the biases behind, or not read.
 
-    Channels go through additions, concatenations, poolings, clamps, depthwise convolutions and flattening, where all
-    that share them can spare them. A constant other than zero stays where a padded convolution reads it. One channel
-    stays at least. The outputs of a quantised graph keep every bit.
+    Channels go through additions, products, concatenations, poolings, clamps, functions, depthwise convolutions and
+    flattening, where all that share them can spare them. A constant other than zero stays where a padded convolution
+    reads it. One channel stays at least. The outputs of a quantised graph keep every bit.
     """
     while True:
         smaller = _remove_once(graph)
@@ -91,7 +91,7 @@ def _is_shared(graph: Graph, op: Op) -> bool:
     if isinstance(op, Reshape):
         before, after = graph.tensors[op.input].shape, graph.tensors[op.output].shape
         return after[-1] == before[-1] or len(after) == 1
-    return isinstance(op, MaxPool2d | AveragePool2d | Activation | UnaryFunction | Add | Concat | Requantize)
+    return isinstance(op, MaxPool2d | AveragePool2d | Activation | UnaryFunction | Pairwise | Concat | Requantize)
 
 
 def _study(graph: Graph) -> _Channels:

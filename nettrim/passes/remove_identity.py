@@ -16,10 +16,12 @@ from nettrim_runtime.ops import (
     Conv2d,
     Dense,
     MaxPool2d,
+    Mul,
     Op,
     Requantize,
     Reshape,
     Softmax,
+    Sub,
     UnaryFunction,
     op_inputs,
 )
@@ -72,7 +74,7 @@ def _same_as_output(graph: Graph, op: Op) -> str | None:
             return op.input if op.activation is ActivationFunction.NONE else None
         case Requantize():
             return None if graph.is_quantized else op.input  # floats have one type
-        case Dense() | Conv2d() | Add() | Concat() | UnaryFunction() | Softmax():
+        case Dense() | Conv2d() | Add() | Sub() | Mul() | Concat() | UnaryFunction() | Softmax():
             return None
         case _:
             assert_never(op)

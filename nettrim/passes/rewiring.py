@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from nettrim_runtime.graph import Graph
-from nettrim_runtime.ops import Add, Concat, Op, op_constants, op_inputs
+from nettrim_runtime.ops import Concat, Op, Pairwise, op_constants, op_inputs
 
 
 def count_reads(graph: Graph) -> Counter[str]:
@@ -15,7 +15,7 @@ def count_reads(graph: Graph) -> Counter[str]:
 
 def replace_input(op: Op, old: str, new: str) -> Op:
     """Return an operator that reads ``new`` where it read ``old``."""
-    if isinstance(op, Add):
+    if isinstance(op, Pairwise):
         return replace(op, first=new if op.first == old else op.first, second=new if op.second == old else op.second)
     if isinstance(op, Concat):
         return replace(op, inputs=tuple(new if name == old else name for name in op.inputs))

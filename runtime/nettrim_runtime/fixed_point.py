@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nettrim_runtime.errors import GraphError
 from nettrim_runtime.graph import Graph, Quantization
-from nettrim_runtime.ops import ActivationFunction, Add, Dense, Layer, Requantize
+from nettrim_runtime.ops import ActivationFunction, Add, Dense, Layer, Mul, Requantize, Sub
 
 Array = npt.NDArray[Any]
 
@@ -68,7 +68,10 @@ class Requantization:
 
 @dataclass(frozen=True)
 class AddParameters:
-    """How two inputs of different scales are added (tensorflow/lite/kernels/add.cc)."""
+    """How two inputs of different scales are added (tensorflow/lite/kernels/add.cc).
+
+    A difference has a negative second multiplier (sub.cc).
+    """
 
     left_shift: int
     first_zero_point: int
@@ -225,7 +228,7 @@ def layer_requantization(graph: Graph, op: Layer) -> Requantization:
     )
 
 
-def add_parameters(graph: Graph, op: Add) -> AddParameters:
+def add_parameters(graph: Graph, op: Add | Sub) -> AddParameters:
     """Return the constants of a quantised addition."""
     first, second, output = (graph.quantization(name) for name in (op.first, op.second, op.output))
     twice_larger = 2.0 * max(float(first.scale[0]), float(second.scale[0]))
@@ -242,13 +245,19 @@ def add_parameters(graph: Graph, op: Add) -> AddParameters:
         output_zero_point=output.zero_point,
         first_multiplier=first_multiplier,
         first_shift=first_shift,
-        second_multiplier=second_multiplier,
+        second_multiplier=-second_multiplier if isinstance(op, Sub) else second_multiplier,
         second_shift=second_shift,
         output_multiplier=output_multiplier,
         output_shift=output_shift,
         lower=lower,
         upper=upper,
     )
+
+
+def product_multiplier(graph: Graph, op: Mul) -> tuple[int, int]:
+    """Return the multiplier and shift of a product (tensorflow/lite/kernels/mul.cc): a quotient of float32 scales."""
+    first, second, output = (graph.quantization(name).scale[0] for name in (op.first, op.second, op.output))
+    return quantize_multiplier(float(first * second / output))
 
 
 def requantize_multiplier(graph: Graph, op: Requantize) -> tuple[int, int]:

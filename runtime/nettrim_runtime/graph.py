@@ -22,10 +22,13 @@ from nettrim_runtime.ops import (
     Int8Only,
     Layer,
     MaxPool2d,
+    Mul,
     Op,
+    Pairwise,
     Requantize,
     Reshape,
     Softmax,
+    Sub,
     UnaryFunction,
     op_constants,
     op_inputs,
@@ -191,9 +194,8 @@ def infer_shape(op: Op, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
             return _conv_shape(op, tensors)
         case MaxPool2d() | AveragePool2d():
             return (*_windows(op, tensors[op.input], op.kernel_size, (1, 1)), tensors[op.input].shape[2])
-        case Add():
-            _require(tensors[op.first].shape == tensors[op.second].shape, op, "its two inputs differ in shape")
-            return tensors[op.first].shape
+        case Add() | Sub() | Mul():
+            return _broadcast_shape(op, tensors[op.first].shape, tensors[op.second].shape)
         case Concat():
             return _joined_shape(op, tensors)
         case Activation() | UnaryFunction() | Softmax() | Requantize():
@@ -218,6 +220,12 @@ def _conv_shape(op: Conv2d, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
     _require(n_outputs % op.groups == 0, op, f"{n_outputs} outputs for {op.groups} groups")
     kernel_size = (kernel_height, kernel_width)
     return (*_windows(op, tensors[op.input], kernel_size, op.dilation), n_outputs)
+
+
+def _broadcast_shape(op: Pairwise, first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
+    fits = len(first) == len(second) and all(a == b or 1 in {a, b} for a, b in zip(first, second, strict=True))
+    _require(fits, op, f"inputs of shapes {first} and {second}, expected equal axes, or one of them of length 1")
+    return tuple(map(max, first, second))
 
 
 def _joined_shape(op: Concat, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:

@@ -19,10 +19,13 @@ from nettrim_runtime.ops import (
     Dense,
     Layer,
     MaxPool2d,
+    Mul,
     Op,
+    Pairwise,
     Requantize,
     Reshape,
     Softmax,
+    Sub,
     UnaryFunction,
     op_inputs,
 )
@@ -30,6 +33,8 @@ from nettrim_runtime.pooling import max_pool_step, sum_pool_step, window_sizes
 from nettrim_runtime.unary import unary_step
 
 Array = npt.NDArray[Any]
+
+PAIRWISE: dict[type[Pairwise], np.ufunc] = {Add: np.add, Sub: np.subtract, Mul: np.multiply}
 
 
 def float_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
@@ -48,8 +53,8 @@ def float_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
             return max_pool_step(op, source, output, fill=-np.inf)
         case AveragePool2d():
             return _average_step(op, source, output)
-        case Add():
-            return _add_step(op, source, buffers[op.second], output)
+        case Add() | Sub() | Mul():
+            return _pair_step(op, source, buffers[op.second], output)
         case Concat():
             return concat_step([buffers[name] for name in op.inputs], output)
         case Activation():
@@ -97,11 +102,12 @@ def _average_step(op: AveragePool2d, source: Array, output: Array) -> Step:
     return run
 
 
-def _add_step(op: Add, first: Array, second: Array, output: Array) -> Step:
+def _pair_step(op: Pairwise, first: Array, second: Array, output: Array) -> Step:
     clamp = _clamp_step(op.activation, output, output)
+    combine = PAIRWISE[type(op)]
 
     def run() -> None:
-        np.add(first, second, out=output)
+        combine(first, second, out=output)
         clamp()
 
     return run

@@ -17,6 +17,7 @@ from nettrim_runtime.fixed_point import (
     multiply_by_quantized_multiplier,
     multiply_rounding_once,
     multiply_wide,
+    product_multiplier,
     requantize_multiplier,
 )
 from nettrim_runtime.graph import Graph
@@ -30,10 +31,12 @@ from nettrim_runtime.ops import (
     Dense,
     Layer,
     MaxPool2d,
+    Mul,
     Op,
     Requantize,
     Reshape,
     Softmax,
+    Sub,
     UnaryFunction,
     op_inputs,
 )
@@ -67,8 +70,10 @@ def int8_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
             return max_pool_step(op, source, output, fill=np.iinfo(source.dtype).min)
         case AveragePool2d():
             return _average_step(op, source, output)
-        case Add():
+        case Add() | Sub():
             return _add_step(graph, op, buffers)
+        case Mul():
+            return _multiply_step(graph, op, buffers)
         case Concat():
             return concat_step([buffers[name] for name in op.inputs], output)
         case Activation():
@@ -151,7 +156,7 @@ def _average_step(op: AveragePool2d, source: Array, output: Array) -> Step:
     return run
 
 
-def _add_step(graph: Graph, op: Add, buffers: Mapping[str, Array]) -> Step:
+def _add_step(graph: Graph, op: Add | Sub, buffers: Mapping[str, Array]) -> Step:
     parameters = add_parameters(graph, op)
     first, second, output = (buffers[name] for name in (op.first, op.second, op.output))
     total, other, scratch = (np.empty(output.shape, np.int64) for _ in range(3))
@@ -168,6 +173,27 @@ def _add_step(graph: Graph, op: Add, buffers: Mapping[str, Array]) -> Step:
         np.add(total, parameters.output_zero_point, out=total)
         np.clip(total, parameters.lower, parameters.upper, out=total)
         np.copyto(output, total, casting="unsafe")
+
+    return run
+
+
+def _multiply_step(graph: Graph, op: Mul, buffers: Mapping[str, Array]) -> Step:
+    multiplier, shift = product_multiplier(graph, op)
+    first_zero, second_zero, zero_point = (
+        graph.quantization(name).zero_point for name in (op.first, op.second, op.output)
+    )
+    lower, upper = activation_range(graph.quantization(op.output), op.activation)
+    first, second, output = (buffers[name] for name in (op.first, op.second, op.output))
+    product, other, scratch = (np.empty(output.shape, np.int64) for _ in range(3))
+
+    def run() -> None:
+        np.subtract(first, first_zero, out=product, dtype=np.int64)
+        np.subtract(second, second_zero, out=other, dtype=np.int64)
+        np.multiply(product, other, out=product)
+        multiply_by_quantized_multiplier(product, multiplier, shift, scratch)
+        np.add(product, zero_point, out=product)
+        np.clip(product, lower, upper, out=product)
+        np.copyto(output, product, casting="unsafe")
 
     return run
 

@@ -115,7 +115,29 @@ class AveragePool2d:
 
 @dataclass(frozen=True)
 class Add:
-    """activation(first + second), of equal shapes."""
+    """activation(first + second), where an axis of length one stands for all places along it."""
+
+    name: str
+    first: str
+    second: str
+    output: str
+    activation: ActivationFunction = ActivationFunction.NONE
+
+
+@dataclass(frozen=True)
+class Sub:
+    """activation(first - second), broadcast as `Add`."""
+
+    name: str
+    first: str
+    second: str
+    output: str
+    activation: ActivationFunction = ActivationFunction.NONE
+
+
+@dataclass(frozen=True)
+class Mul:
+    """activation(first * second), broadcast as `Add`."""
 
     name: str
     first: str
@@ -187,6 +209,8 @@ Op = (
     | MaxPool2d
     | AveragePool2d
     | Add
+    | Sub
+    | Mul
     | Concat
     | Activation
     | UnaryFunction
@@ -195,18 +219,20 @@ Op = (
     | Requantize
 )
 Layer = Dense | Conv2d  # the operators that have weights
+Pairwise = Add | Sub | Mul  # two activations, value by value
+Clamping = Dense | Conv2d | Add | Sub | Mul | Activation  # operators with a clamp of their own
 Carrier = MaxPool2d | AveragePool2d | Concat | Activation | Reshape  # in int8, all they touch has one quantisation
-Int8Only = UnaryFunction | Softmax  # never on int16
+Int8Only = Sub | Mul | UnaryFunction | Softmax  # never on int16
 
 OPERATORS: tuple[type[Op], ...] = (
     *(Dense, Conv2d, MaxPool2d, AveragePool2d, Add, Concat, Activation, Reshape, Softmax),
-    *(Requantize, UnaryFunction),
+    *(Requantize, UnaryFunction, Sub, Mul),
 )
 
 
 def op_inputs(op: Op) -> tuple[str, ...]:
     """Return the names of the activations an operator reads; its constants are not among them."""
-    if isinstance(op, Add):
+    if isinstance(op, Pairwise):
         return (op.first, op.second)
     if isinstance(op, Concat):
         return op.inputs

@@ -33,6 +33,7 @@ class BuiltinOperator(enum.IntEnum):  # schema.fbs: enum BuiltinOperator
     FULLY_CONNECTED = 9
     LOGISTIC = 14
     MAX_POOL_2D = 17
+    MUL = 18
     RELU = 19
     RELU_N1_TO_1 = 20
     RELU6 = 21
@@ -41,6 +42,7 @@ class BuiltinOperator(enum.IntEnum):  # schema.fbs: enum BuiltinOperator
     TANH = 28
     PAD = 34
     MEAN = 40
+    SUB = 41
     SQUEEZE = 43
     PADV2 = 60
     EXPAND_DIMS = 70
@@ -173,8 +175,10 @@ class BuiltinOptions(enum.IntEnum):  # schema.fbs: union BuiltinOptions
     CONCATENATION = 10
     ADD = 11
     RESHAPE = 17
+    MUL = 21
     PAD = 22
     REDUCER = 27
+    SUB = 28
     SQUEEZE = 30
     PADV2 = 43
     LEAKY_RELU = 75
@@ -224,7 +228,7 @@ class ConcatenationOptions:  # schema.fbs: table ConcatenationOptions
     FUSED_ACTIVATION_FUNCTION = Field(1, FieldType.INT8)
 
 
-class AddOptions:  # schema.fbs: table AddOptions
+class AddOptions:  # schema.fbs: tables AddOptions, SubOptions and, but for its second field, MulOptions
     FUSED_ACTIVATION_FUNCTION = Field(0, FieldType.INT8)
     POT_SCALE_INT16 = Field(1, FieldType.INT8, 1)
 

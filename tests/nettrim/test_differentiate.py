@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from nettrim.differentiate import tensor_slopes
 from nettrim_runtime.engine import prepare
-from nettrim_runtime.ops import Function
+from nettrim_runtime.ops import ActivationFunction, Function
 from tests.graphs import GraphBuilder
 
 TORCH: dict[Function, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -36,3 +36,26 @@ def test_functions_have_the_derivatives_of_torch(function: Function, rng: np.ran
     (expected,) = torch.autograd.grad(TORCH[function](x), x, torch.from_numpy(seed).double())
     smooth = np.abs(np.abs(samples) % 3) > 1e-3  # away from the corners at -3, 0 and 3
     np.testing.assert_allclose(slope[smooth], expected.numpy()[smooth], atol=1e-5)
+
+
+def test_broadcast_pairs_have_the_derivatives_of_torch(rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (4, 3, 5))
+    row = builder.average_pool((4, 1))
+    total = builder.add("input")
+    builder.output = total
+    pixel = builder.average_pool((4, 3))
+    builder.output = row
+    builder.sub(total, ActivationFunction.RELU)
+    builder.mul(pixel)
+    graph = builder.build()
+    samples = rng.normal(size=(2, 4, 3, 5)).astype(np.float32)
+    program = prepare(graph, 2)
+    program.run(samples)
+    seed = rng.normal(size=samples.shape).astype(np.float32)
+    ((_, slope),) = tensor_slopes(graph, program.buffers, {graph.outputs[0]: seed}, {"input"})
+    x = torch.from_numpy(samples).double().requires_grad_()
+    rows = x.mean(dim=1, keepdim=True)
+    sums = rows + x
+    result = torch.relu(rows - sums) * sums.mean(dim=(1, 2), keepdim=True)
+    (expected,) = torch.autograd.grad(result, x, torch.from_numpy(seed).double())
+    np.testing.assert_allclose(slope, expected.numpy(), atol=1e-5)

@@ -135,10 +135,10 @@ def test_public_checkpoint_from_2018_runs_as_the_onnx_file_made_of_it(tmp_path: 
 @pytest.mark.slow
 def test_unsupported_layer_of_a_module_is_named(tmp_path: Path) -> None:
     code = (
-        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Linear(4, 3), nn.GELU(), nn.BatchNorm1d(3))\n"
+        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Linear(4, 3), nn.CELU(), nn.BatchNorm1d(3))\n"
     )
     path, arch, _ = save_with_code(tmp_path, code, "make")
-    with pytest.raises(UnsupportedOperatorError, match="Gelu"):
+    with pytest.raises(UnsupportedOperatorError, match="Celu"):
         load_model(path, arch=arch, input_shape=(4,))
 
 

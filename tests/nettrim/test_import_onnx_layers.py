@@ -144,19 +144,27 @@ def test_one_weight_used_by_two_layers_becomes_two(tmp_path: Path) -> None:
     assert [layer.name for layer in model.graph.layers] == ["fc", "fc_2"]
 
 
-def test_bias_of_a_matrix_product_that_is_read_twice_is_refused(tmp_path: Path) -> None:
+def test_bias_of_a_matrix_product_that_is_read_twice_becomes_a_depthwise_convolution(tmp_path: Path) -> None:
     nodes = [node("MatMul", "x w", "t"), node("Add", "t b", "u"), node("Add", "u t", "y")]
     path = write_onnx(tmp_path / "m.onnx", nodes, ["N", 3], {"w": random_floats(3, 3), "b": random_floats(3)})
-    with pytest.raises(UnsupportedOperatorError, match=r"Add \('Add_u'\): a constant added elsewhere"):
-        assert_runs_as_in_onnx_runtime(path)
+    model = assert_runs_as_in_onnx_runtime(path)
+    assert op_names(model) == ["Dense", "Reshape", "Conv2d", "Reshape", "Add"]
+    assert "constant operands kept as depthwise 1x1 convolutions: 1" in model.notes
 
 
-def test_bias_that_differs_from_pixel_to_pixel_is_refused(tmp_path: Path) -> None:
+def test_bias_that_differs_from_pixel_to_pixel_becomes_a_convolution_of_as_many_channels(tmp_path: Path) -> None:
     nodes = [node("Conv", "x w", "t"), node("Add", "t b", "y")]
     constants = {"w": random_floats(4, 3, 1, 1), "b": random_floats(4, 5, 5)}
-    path = write_onnx(tmp_path / "m.onnx", nodes, ["N", 3, 5, 5], constants)
-    with pytest.raises(UnsupportedOperatorError, match="a constant added elsewhere"):
-        assert_runs_as_in_onnx_runtime(path)
+    model = assert_runs_as_in_onnx_runtime(write_onnx(tmp_path / "m.onnx", nodes, ["N", 3, 5, 5], constants))
+    last = model.graph.layers[-1]
+    assert isinstance(last, Conv2d)
+    assert last.groups == 100
+
+
+def test_batch_normalization_of_features_becomes_a_depthwise_convolution(tmp_path: Path) -> None:
+    nodes = [node("BatchNormalization", "x scale shift mean variance", "n"), node("Relu", "n", "y")]
+    model = assert_runs_as_in_onnx_runtime(write_onnx(tmp_path / "m.onnx", nodes, ["N", 4], BATCH_NORM))
+    assert op_names(model) == ["Conv2d", "Reshape"]
 
 
 @pytest.mark.parametrize(
@@ -166,12 +174,6 @@ def test_bias_that_differs_from_pixel_to_pixel_is_refused(tmp_path: Path) -> Non
         ([node("MatMul", "x x", "y")], {}, ["N", 3], "second factor is computed by the network"),
         ([node("Gemm", "x w", "y", transA=1)], {"w": random_floats(1, 3)}, ["N", 3], "transA"),
         ([node("MatMul", "x w", "y")], {"w": random_floats(4, 2)}, ["N", 3, 4], "expected one axis of features"),
-        (
-            [node("BatchNormalization", "x scale shift mean variance", "y")],
-            BATCH_NORM,
-            ["N", 4],
-            "does not come right after",
-        ),
     ],
 )
 def test_forms_that_cannot_be_carried_over_are_refused(

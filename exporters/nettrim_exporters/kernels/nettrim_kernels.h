@@ -137,6 +137,16 @@ typedef struct {
     int32_t upper;
 } nt_addition;
 
+typedef struct {
+    int32_t first_zero_point;
+    int32_t second_zero_point;
+    int32_t multiplier;
+    int32_t shift;
+    int32_t zero_point;
+    int32_t lower;
+    int32_t upper;
+} nt_product;
+
 static inline int32_t nt_min(int32_t first, int32_t second) { return first < second ? first : second; }
 
 static inline int32_t nt_max(int32_t first, int32_t second) { return first > second ? first : second; }
@@ -516,16 +526,27 @@ static inline void nt_average_pool(const nt_pool *pool, const int8_t *in, int8_t
     }
 }
 
-static inline void nt_add(const nt_addition *add, int32_t size, const int8_t *first, const int8_t *second,
-                          int8_t *out)
+/* Steps are 1, or 0 for one value that stands for all. A difference has a negative second multiplier. */
+static inline void nt_add(const nt_addition *add, int32_t size, const int8_t *first, int32_t first_step,
+                          const int8_t *second, int32_t second_step, int8_t *out)
 {
-    for (int32_t i = 0; i < size; ++i) {
-        const int32_t wide_first = (first[i] - add->first_zero_point) * ((int32_t)1 << add->left_shift);
-        const int32_t wide_second = (second[i] - add->second_zero_point) * ((int32_t)1 << add->left_shift);
+    for (int32_t i = 0; i < size; ++i, first += first_step, second += second_step) {
+        const int32_t wide_first = (*first - add->first_zero_point) * ((int32_t)1 << add->left_shift);
+        const int32_t wide_second = (*second - add->second_zero_point) * ((int32_t)1 << add->left_shift);
         const int32_t sum = nt_multiply_rounding_twice(wide_first, add->first_multiplier, add->first_shift) +
                             nt_multiply_rounding_twice(wide_second, add->second_multiplier, add->second_shift);
         const int32_t scaled = nt_multiply_rounding_twice(sum, add->multiplier, add->shift);
         out[i] = nt_clamp(scaled + add->zero_point, add->lower, add->upper);
+    }
+}
+
+static inline void nt_multiply(const nt_product *product, int32_t size, const int8_t *first, int32_t first_step,
+                               const int8_t *second, int32_t second_step, int8_t *out)
+{
+    for (int32_t i = 0; i < size; ++i, first += first_step, second += second_step) {
+        const int32_t value = (*first - product->first_zero_point) * (*second - product->second_zero_point);
+        const int32_t scaled = nt_multiply_rounding_twice(value, product->multiplier, product->shift);
+        out[i] = nt_clamp(scaled + product->zero_point, product->lower, product->upper);
     }
 }
 
@@ -752,12 +773,12 @@ static inline void nt_average_pool16(const nt_pool *pool, const int16_t *in, int
     }
 }
 
-static inline void nt_add16(const nt_addition *add, int32_t size, const int16_t *first, const int16_t *second,
-                            int16_t *out)
+static inline void nt_add16(const nt_addition *add, int32_t size, const int16_t *first, int32_t first_step,
+                            const int16_t *second, int32_t second_step, int16_t *out)
 {
-    for (int32_t i = 0; i < size; ++i) {
-        const int32_t wide_first = first[i] * ((int32_t)1 << add->left_shift);
-        const int32_t wide_second = second[i] * ((int32_t)1 << add->left_shift);
+    for (int32_t i = 0; i < size; ++i, first += first_step, second += second_step) {
+        const int32_t wide_first = *first * ((int32_t)1 << add->left_shift);
+        const int32_t wide_second = *second * ((int32_t)1 << add->left_shift);
         const int32_t sum = nt_multiply_rounding_twice(wide_first, add->first_multiplier, add->first_shift) +
                             nt_multiply_rounding_twice(wide_second, add->second_multiplier, add->second_shift);
         out[i] = nt_clamp16(nt_multiply_rounding_twice(sum, add->multiplier, add->shift), add->lower, add->upper);

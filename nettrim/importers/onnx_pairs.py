@@ -1,0 +1,82 @@
+"""ONNX nodes of two operands, value by value: Add, Sub, Mul and Div, of activations or with a constant."""
+
+from collections.abc import Mapping
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nettrim.importers.onnx_conversion import Conversion, Value, is_straight, straight_positions
+from nettrim.importers.onnx_layers import scale_values
+from nettrim.importers.onnx_node import Node, refuse
+from nettrim_runtime.ops import Add, Mul, Pairwise, Sub
+
+Array = npt.NDArray[Any]
+
+OPERATORS: Mapping[str, type[Pairwise]] = {"Add": Add, "Sub": Sub, "Mul": Mul}
+
+
+def convert_pair(node: Node, conversion: Conversion) -> None:
+    """Add, Sub, Mul and Div; a constant operand is folded into the layer before or becomes a 1x1 convolution."""
+    constants = [conversion.constants.get(name) for name in node.inputs]
+    for index, constant in enumerate(constants):
+        if constant is not None:
+            _combine_with_constant(node, conversion, 1 - index, constant)
+            return
+    if node.op_type == "Div":
+        refuse(node, "a division by what the network computes, expected one by a constant")
+    first, second = conversion.value(node, 0), conversion.value(node, 1)
+    if len(first.shape) != len(second.shape):
+        refuse(node, f"inputs of shapes {first.shape} and {second.shape}, expected equally many axes")
+    if np.array_equal(first.positions, second.positions):
+        other = conversion.builder.reshape(second.tensor, conversion.builder.tensors[first.tensor].shape)
+        conversion.put(node, _add(node, conversion, first.tensor, other), first.positions)
+    else:
+        _combine_aligned(node, conversion, first, second)
+
+
+def _combine_with_constant(node: Node, conversion: Conversion, index: int, constant: Array) -> None:
+    value = conversion.value(node, index)
+    try:
+        operand = np.broadcast_to(constant.astype(np.float64), (1, *value.shape))[0]
+    except ValueError:
+        refuse(node, f"a constant of shape {constant.shape} with an input of shape {('batch', *value.shape)}")
+    ones, zeros = np.ones(()), np.zeros(())
+    match node.op_type:
+        case "Add":
+            scale_values(node, conversion, value, ones, operand)
+        case "Sub" if index == 0:
+            scale_values(node, conversion, value, ones, -operand)
+        case "Sub":
+            scale_values(node, conversion, value, -ones, operand)
+        case "Mul":
+            scale_values(node, conversion, value, operand, zeros)
+        case _ if index == 1 or not operand.all():
+            refuse(node, "a division by zero or by what the network computes, expected one by a constant")
+        case _:
+            scale_values(node, conversion, value, 1 / operand, zeros)
+
+
+def _combine_aligned(node: Node, conversion: Conversion, first: Value, second: Value) -> None:
+    """Append an operator on two inputs whose values lie in the order of the same axes."""
+    for axes in permutations(range(len(first.shape))):
+        ordered = [value.positions.transpose(axes) for value in (first, second)]
+        if all(is_straight(positions) for positions in ordered):
+            break
+    else:
+        refuse(node, "a Transpose or Reshape leaves its two inputs in different orders")
+    builder = conversion.builder
+    tensors = [
+        builder.reshape(value.tensor, positions.shape)
+        for value, positions in zip((first, second), ordered, strict=True)
+    ]
+    output = _add(node, conversion, *tensors)
+    positions = straight_positions(builder.tensors[output].shape)
+    conversion.put(node, output, positions.transpose(np.argsort(axes)))
+
+
+def _add(node: Node, conversion: Conversion, first: str, second: str) -> str:
+    builder = conversion.builder
+    operator = OPERATORS[node.op_type]
+    return builder.add(operator(builder.op_name(node.name), first, second, builder.tensor_name(node.outputs[0])))
