@@ -21,6 +21,7 @@ from nettrim_runtime.ops import (
     Mul,
     Op,
     Padding,
+    PRelu,
     Requantize,
     Reshape,
     Size2d,
@@ -135,6 +136,8 @@ def _pull(graph: Graph, op: Op, values: Mapping[str, Array], slope: Array) -> tu
             return (slope * _derivative(op, values[op.input]),)
         case Reshape():
             return (slope.reshape(values[op.input].shape),)
+        case PRelu():
+            return (np.where(values[op.input] > 0, slope, slope * graph.tensors[op.slope].values()),)
         case Softmax():  # behind the logits, or within the network
             output = values[op.output]
             return (output * (slope - np.sum(slope * output, axis=-1, keepdims=True)),)

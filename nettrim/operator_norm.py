@@ -19,6 +19,7 @@ from nettrim_runtime.ops import (
     MaxPool2d,
     Mul,
     Op,
+    PRelu,
     Requantize,
     Reshape,
     Softmax,
@@ -52,7 +53,8 @@ def lipschitz_bound(op: Op, tensors: Mapping[str, Tensor], weights: Mapping[str,
     tensors : Mapping
         Shapes of the operator's input and output, without the batch axis.
     weights : Mapping
-        float64 weights by the name of their Dense or Conv2d, in the graph's layout. Fused clamps are 1-Lipschitz.
+        float64 weights by the name of their Dense or Conv2d, in the graph's layout, and slopes by PRelu. Fused
+        clamps are 1-Lipschitz.
     """
     match op:
         case Dense():
@@ -69,6 +71,8 @@ def lipschitz_bound(op: Op, tensors: Mapping[str, Tensor], weights: Mapping[str,
             return 1.0
         case UnaryFunction():
             return max(STEEPEST[op.function], op.alpha)
+        case PRelu():
+            return max(1.0, float(np.abs(weights[op.name]).max()))
         case _:
             assert_never(op)
 

@@ -19,6 +19,7 @@ from nettrim_runtime.kernels_float import PAIRWISE, float_step
 from nettrim_runtime.linear import conv_step, padded_buffer
 from nettrim_runtime.ops import (
     Activation,
+    ActivationFunction,
     Add,
     AveragePool2d,
     Clamping,
@@ -30,6 +31,7 @@ from nettrim_runtime.ops import (
     Mul,
     Op,
     Pairwise,
+    PRelu,
     Requantize,
     Reshape,
     Softmax,
@@ -107,7 +109,7 @@ def propagate(original: Graph, altered: Graph, sample_sets: Sequence[Array]) -> 
     logits = logits_tensor(altered)
     ops = _ops_until(altered, logits)
     first, second = _real_network(original, ops), _real_network(altered, ops)
-    weights = {name: weight for name, (weight, _) in second.constants.items()}
+    weights = {name: weight for name, (weight, *_) in second.constants.items()}
     gains = {op.name: lipschitz_bound(op, altered.tensors, weights) for op in ops}
     recursion = _Recursion(altered, ops, _layer_outputs(original, ops), logits, first, second, gains)
     return tuple(recursion.over(samples) for samples in sample_sets)
@@ -132,7 +134,7 @@ class _RealNetwork:
     Attributes
     ----------
     constants : dict
-        By layer, (weight, bias) float64.
+        By layer, (weight, bias) float64; by PRelu, (slope,).
     clamps : dict
         By operator, (smallest, largest) output of those with a fused or stand-alone clamp.
     roundings : dict
@@ -141,7 +143,7 @@ class _RealNetwork:
         How the input is rounded.
     """
 
-    constants: dict[str, tuple[Array, Array]]
+    constants: dict[str, tuple[Array, ...]]
     clamps: dict[str, tuple[float, float]]
     roundings: dict[str, float]
     entry: Quantization | None
@@ -164,17 +166,20 @@ def _layer_outputs(original: Graph, ops: Sequence[Op]) -> dict[str, str]:
 
 def _real_network(graph: Graph, ops: Sequence[Op]) -> _RealNetwork:
     quantized = graph.is_quantized
-    layers = [op for op in ops if isinstance(op, Dense | Conv2d)]
-    clamped = [op for op in ops if isinstance(op, Clamping)]
+    trained = [op for op in ops if isinstance(op, Dense | Conv2d | PRelu)]
+    clamped = [op for op in ops if isinstance(op, Clamping | PRelu)]
     return _RealNetwork(
-        constants={op.name: _real_constants(graph, op) for op in layers},
+        constants={op.name: _real_constants(graph, op) for op in trained},
         clamps={op.name: _integer_clamp(graph, op) if quantized else _clamp(op) for op in clamped},
         roundings={op.name: _rounding(graph, op) if quantized else 0.0 for op in ops},
         entry=graph.quantization(graph.inputs[0]) if quantized else None,
     )
 
 
-def _real_constants(graph: Graph, op: Layer) -> tuple[Array, Array]:
+def _real_constants(graph: Graph, op: Layer | PRelu) -> tuple[Array, ...]:
+    if isinstance(op, PRelu):
+        slope = graph.tensors[op.slope].values().astype(np.float64)
+        return (slope * float(graph.quantization(op.slope).scale[0]) if graph.is_quantized else slope,)
     weight, bias = (graph.tensors[name].values().astype(np.float64) for name in (op.weight, op.bias))
     if not graph.is_quantized:
         return weight, bias
@@ -183,14 +188,19 @@ def _real_constants(graph: Graph, op: Layer) -> tuple[Array, Array]:
     return weight * by_output, bias * scale * float(graph.quantization(op.input).scale[0])
 
 
-def _clamp(op: Clamping) -> tuple[float, float]:
-    return op.activation.lower, op.activation.upper
+def _clamp(op: Clamping | PRelu) -> tuple[float, float]:
+    activation = _activation(op)
+    return activation.lower, activation.upper
 
 
-def _integer_clamp(graph: Graph, op: Clamping) -> tuple[float, float]:
+def _activation(op: Clamping | PRelu) -> ActivationFunction:
+    return ActivationFunction.NONE if isinstance(op, PRelu) else op.activation
+
+
+def _integer_clamp(graph: Graph, op: Clamping | PRelu) -> tuple[float, float]:
     quantization = graph.quantization(op.output)
     scale = float(quantization.scale[0])
-    ends = activation_range(quantization, op.activation, graph.tensors[op.output].dtype)
+    ends = activation_range(quantization, _activation(op), graph.tensors[op.output].dtype)
     lower, upper = (scale * (end - quantization.zero_point) for end in ends)
     return lower, upper
 
@@ -205,7 +215,7 @@ def _rounding(graph: Graph, op: Op) -> float:
         case Dense() | AveragePool2d():  # rounds once
             steps = 0.5
         case (
-            Conv2d() | Mul() | Requantize()
+            Conv2d() | Mul() | PRelu() | Requantize()
         ):  # rounds twice: half a step, and half of 2^-shift of a step for a shift of 1 or more
             steps = 0.75
         case Add() | Sub():  # the same, and two inputs rounded to 2^-20 or 2^-15 of the larger scale twice over
@@ -260,7 +270,7 @@ class _Recursion:
         for op in self.ops:
             output = _evaluate(op, self.original, values, self.graph)
             own = FLOAT64_SHARE * _norms(output) + self.altered.roundings[op.name]
-            if isinstance(op, Clamping):
+            if isinstance(op, Clamping | PRelu):
                 own += _norms(_evaluate(op, self.altered, values, self.graph) - output) * ROUND_UP
             values[op.output], bounds[op.output] = output, self.gains[op.name] * self._carried(op, values, bounds) + own
         norms = {name: _norms(value) for name, value in values.items()}
@@ -317,6 +327,8 @@ def _evaluate(op: Op, network: _RealNetwork, values: Mapping[str, Array], graph:
             return np.concatenate([values[name] for name in op.inputs], axis=-1)
         case Activation():
             response = values[op.input]
+        case PRelu():
+            response = np.maximum(values[op.input], 0) + np.minimum(values[op.input], 0) * network.constants[op.name][0]
         case Requantize():
             return values[op.input]
         case Reshape():
@@ -332,7 +344,7 @@ def _evaluate(op: Op, network: _RealNetwork, values: Mapping[str, Array], graph:
     return clamped
 
 
-def _linear(op: Layer, source: Array, constants: tuple[Array, Array], output: Tensor) -> Array:
+def _linear(op: Layer, source: Array, constants: tuple[Array, ...], output: Tensor) -> Array:
     weight, bias = constants
     response: Array
     if isinstance(op, Dense):

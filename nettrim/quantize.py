@@ -16,7 +16,7 @@ from nettrim_runtime.errors import UnsupportedOperatorError
 from nettrim_runtime.fixed_output import fixed_output
 from nettrim_runtime.fixed_point import exact_multiplier, largest_accumulators
 from nettrim_runtime.graph import INTEGER_ACTIVATIONS, Graph, Quantization, Tensor
-from nettrim_runtime.ops import Carrier, Dense, Function, Layer, Mul, Op, Softmax, UnaryFunction, op_inputs
+from nettrim_runtime.ops import Carrier, Dense, Function, Layer, Mul, Op, PRelu, Softmax, UnaryFunction, op_inputs
 
 Array = npt.NDArray[Any]
 Range = tuple[float, float]
@@ -70,6 +70,8 @@ def quantize_graph(graph: Graph, ranges: Mapping[str, Range], wide: Collection[s
         scales = float(quantizations[layer.input].scale[0]), float(quantizations[layer.output].scale[0])
         weight, bias = quantize_layer(graph, layer, *scales, tensors[layer.input].dtype)
         tensors |= {weight.name: weight, bias.name: bias}
+    slopes = [quantize_slope(graph.tensors[op.slope]) for op in graph.ops if isinstance(op, PRelu)]
+    tensors |= {slope.name: slope for slope in slopes}
     return replace(graph, tensors=tensors)
 
 
@@ -148,7 +150,7 @@ def _smallest_span(op: Op, inputs: Sequence[float]) -> float:
         return inputs[0] * inputs[1] * PRODUCT_SPAN
     if isinstance(op, UnaryFunction) and op.function is Function.HARD_SWISH:
         return inputs[0] * HARD_SWISH_SPAN
-    return inputs[0] * LEAKY_RELU_SPAN if isinstance(op, UnaryFunction) else 0.0
+    return inputs[0] * LEAKY_RELU_SPAN if isinstance(op, UnaryFunction | PRelu) else 0.0
 
 
 def range_sources(graph: Graph) -> Iterable[str]:
@@ -195,6 +197,14 @@ def quantize_layer(
             quantization=Quantization(np.float32(input_scale) * scale, 0, axis=0),
         ),
     )
+
+
+def quantize_slope(slope: Tensor) -> Tensor:
+    """Return the slopes of a PRelu as int8 with one scale and zero point 0."""
+    values = slope.values()
+    scale = np.array([np.abs(values).max() / WEIGHT_LIMIT or 1], np.float32)
+    integers = np.clip(np.rint(values / scale), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+    return replace(slope, dtype="int8", data=integers, quantization=Quantization(scale))
 
 
 def _weight_scales(rows: Array, bias_magnitude: Array, input_scale: float, dtype: str) -> Array:

@@ -23,6 +23,7 @@ from nettrim_runtime.ops import (
     Mul,
     Op,
     Padding,
+    PRelu,
     Requantize,
     Reshape,
     Size2d,
@@ -112,6 +113,12 @@ class GraphBuilder:
     def function(self, function: Function, alpha: float = 0.0) -> str:
         name = f"{function.value}{len(self.ops)}"
         return self._append(UnaryFunction(name, self.output, f"{name}.out", function, alpha))
+
+    def prelu(self) -> str:
+        name = f"prelu{len(self.ops)}"
+        slope = self.rng.uniform(-0.5, 0.8, self.tensors[self.output].shape[-1]).astype(np.float32)
+        self.tensors[f"{name}.slope"] = Tensor(f"{name}.slope", slope.shape, data=slope)
+        return self._append(PRelu(name, self.output, f"{name}.slope", f"{name}.out"))
 
     def reshape(self, *shape: int) -> str:
         name = f"reshape{len(self.ops)}"
@@ -214,6 +221,8 @@ def random_functions(rng: np.random.Generator, density: float = 1.0) -> Graph:
     builder.conv(1, (1, 1), density=density)
     builder.add(gated)
     builder.sub(image, RELU6)
+    builder.conv(5, (2, 2), density=density)
+    builder.prelu()
     builder.flatten()
     builder.function(Function.TANH)
     builder.dense(5, NONE, density)

@@ -24,6 +24,7 @@ from nettrim_runtime.ops import (
     Dense,
     MaxPool2d,
     Mul,
+    PRelu,
     Requantize,
     Reshape,
     Softmax,
@@ -149,6 +150,7 @@ def check_c(graph: Graph) -> None:
                 | Concat()
                 | Activation()
                 | UnaryFunction()
+                | PRelu()
                 | Reshape()
                 | Requantize()
             ):

@@ -9,7 +9,7 @@ from nettrim_exporters.c_layers import conv_layer, dense_layer
 from nettrim_exporters.c_pairs import pair_step
 from nettrim_exporters.c_values import CArray, c_identifier
 from nettrim_exporters.memory_plan import MemoryPlan, Place
-from nettrim_runtime.fixed_point import activation_range, requantize_multiplier
+from nettrim_runtime.fixed_point import activation_range, prelu_multipliers, requantize_multiplier
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import (
     Activation,
@@ -21,6 +21,7 @@ from nettrim_runtime.ops import (
     MaxPool2d,
     Mul,
     Op,
+    PRelu,
     Requantize,
     Reshape,
     Softmax,
@@ -73,6 +74,8 @@ def _c_step(context: Context, op: Op) -> CStep:
             return _activation(context, op, comment)
         case UnaryFunction():
             return _function(context, op, comment)
+        case PRelu():
+            return _prelu(context, op, comment)
         case Requantize():
             return _requantize(context, op, comment)
         case Softmax():
@@ -119,6 +122,25 @@ def _function(context: Context, op: UnaryFunction, comment: str) -> CStep:
     table = CArray(f"{context.prefix}_table", lookup_table(op, source, target))
     pointers = (context.pointer(op.input), context.pointer(op.output))
     return CStep(op.name, comment, (table,), (call_text("nt_lookup", table.name, context.size(op.output), *pointers),))
+
+
+def _prelu(context: Context, op: PRelu, comment: str) -> CStep:
+    graph = context.graph
+    slope = CArray(f"{context.prefix}_slope", graph.tensors[op.slope].values())
+    above, below = prelu_multipliers(graph, op)
+    prelu = struct_text(
+        "nt_prelu_scales scales",
+        input_zero_point=graph.quantization(op.input).zero_point,
+        multiplier=above[0],
+        shift=above[1],
+        slope_multiplier=below[0],
+        slope_shift=below[1],
+        zero_point=graph.quantization(op.output).zero_point,
+    )
+    n_channels = slope.values.size
+    pointers = (context.pointer(op.input), context.pointer(op.output))
+    call = call_text("nt_prelu", "&scales", slope.name, context.size(op.output) // n_channels, n_channels, *pointers)
+    return CStep(op.name, comment, (slope,), (prelu, call))
 
 
 def _requantize(context: Context, op: Requantize, comment: str) -> CStep:

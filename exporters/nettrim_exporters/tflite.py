@@ -6,6 +6,17 @@ from typing import assert_never
 import numpy as np
 
 from nettrim_exporters.tflite_blocks import BLOCKED_FULLY_CONNECTED_VERSION, encode_blocks
+from nettrim_exporters.tflite_codes import (
+    DILATED_DEPTHWISE_VERSION,
+    FUNCTIONS,
+    FUSED,
+    GROUPED_CONV_2D_VERSION,
+    PAIRWISE,
+    POOLS,
+    STAND_ALONE,
+    TYPES,
+    VERSIONS,
+)
 from nettrim_exporters.tflite_file import (
     ANY_BATCH_SIZE,
     Array,
@@ -23,7 +34,6 @@ from nettrim_runtime.ops import (
     NO_PADDING,
     UNIT,
     Activation,
-    ActivationFunction,
     Add,
     AveragePool2d,
     Concat,
@@ -35,6 +45,7 @@ from nettrim_runtime.ops import (
     Op,
     Padding,
     Pairwise,
+    PRelu,
     Requantize,
     Reshape,
     Size2d,
@@ -47,61 +58,6 @@ from nettrim_runtime.ops import (
 
 Code = schema.BuiltinOperator
 Window = Conv2d | MaxPool2d | AveragePool2d
-
-# The version of each operator on float, int8 and int16 tensors (op_version.cc beside the schema).
-TYPES = ("float32", "int8", "int16")
-VERSIONS = {
-    Code.ADD: (1, 2, 4),
-    Code.AVERAGE_POOL_2D: (1, 2, 3),
-    Code.CONCATENATION: (1, 2, 3),
-    Code.CONV_2D: (1, 3, 4),
-    Code.DEPTHWISE_CONV_2D: (1, 3, 5),
-    Code.FULLY_CONNECTED: (1, 4, 7),
-    Code.GELU: (1, 2, 2),
-    Code.HARD_SWISH: (1, 1, 1),
-    Code.LEAKY_RELU: (1, 1, 2),
-    Code.LOGISTIC: (1, 2, 3),
-    Code.MAX_POOL_2D: (1, 2, 3),
-    Code.MUL: (1, 2, 4),
-    Code.RELU: (1, 2, 3),
-    Code.RELU_N1_TO_1: (1, 1, 1),
-    Code.RELU6: (1, 2, 3),
-    Code.RESHAPE: (1, 1, 1),
-    Code.SOFTMAX: (1, 2, 3),
-    Code.SUB: (1, 2, 5),
-    Code.PAD: (1, 2, 3),
-    Code.PADV2: (1, 2, 2),
-    Code.QUANTIZE: (1, 2, 3),
-    Code.TANH: (1, 2, 3),
-}
-GROUPED_CONV_2D_VERSION = 6  # op_version.cc: is_grouped_convolution
-DILATED_DEPTHWISE_VERSION = 2  # op_version.cc: float DEPTHWISE_CONV_2D with a dilation
-
-FUSED = {
-    ActivationFunction.NONE: schema.ActivationFunctionType.NONE,
-    ActivationFunction.RELU: schema.ActivationFunctionType.RELU,
-    ActivationFunction.RELU6: schema.ActivationFunctionType.RELU6,
-    ActivationFunction.RELU_N1_TO_1: schema.ActivationFunctionType.RELU_N1_TO_1,
-}
-STAND_ALONE = {
-    ActivationFunction.RELU: Code.RELU,
-    ActivationFunction.RELU6: Code.RELU6,
-    ActivationFunction.RELU_N1_TO_1: Code.RELU_N1_TO_1,
-}
-PAIRWISE = {
-    Add: (Code.ADD, schema.BuiltinOptions.ADD),
-    Sub: (Code.SUB, schema.BuiltinOptions.SUB),
-    Mul: (Code.MUL, schema.BuiltinOptions.MUL),
-}
-FUNCTIONS = {
-    Function.SIGMOID: Code.LOGISTIC,
-    Function.TANH: Code.TANH,
-    Function.HARD_SWISH: Code.HARD_SWISH,
-    Function.LEAKY_RELU: Code.LEAKY_RELU,
-    Function.GELU: Code.GELU,
-    Function.GELU_TANH: Code.GELU,
-}
-POOLS = {MaxPool2d: Code.MAX_POOL_2D, AveragePool2d: Code.AVERAGE_POOL_2D}
 
 DEPTHWISE_AXIS = 3  # depthwise weights are 1HWO
 
@@ -165,7 +121,9 @@ def check_tflite(graph: Graph) -> None:
             case Activation():
                 if op.activation not in STAND_ALONE:
                     raise _unsupported(op, "no activation function; remove the operator")
-            case Dense() | Conv2d() | MaxPool2d() | Add() | Sub() | Mul() | Concat() | Reshape() | Requantize():
+            case (
+                Dense() | Conv2d() | MaxPool2d() | Add() | Sub() | Mul() | Concat() | PRelu() | Reshape() | Requantize()
+            ):
                 pass
             case UnaryFunction() | Softmax():
                 _check_output(graph, op)
@@ -221,6 +179,8 @@ class _Lowering:
                 self._operator(op, Code.QUANTIZE, (self.activations[op.input],))
             case UnaryFunction():
                 self._function(op)
+            case PRelu():
+                self._operator(op, Code.PRELU, (self.activations[op.input], self._slope(op)))
             case Softmax():
                 beta: Fields = {schema.SoftmaxOptions.BETA: 1}
                 self._operator(op, Code.SOFTMAX, (self.activations[op.input],), schema.BuiltinOptions.SOFTMAX, beta)
@@ -297,6 +257,12 @@ class _Lowering:
             is_approximate = op.function is Function.GELU_TANH
             options_type, options = schema.BuiltinOptions.GELU, {schema.GeluOptions.APPROXIMATE: is_approximate}
         self._operator(op, FUNCTIONS[op.function], (self.activations[op.input],), options_type, options)
+
+    def _slope(self, op: PRelu) -> int:
+        slope = self.graph.tensors[op.slope]
+        shape = (1,) * (len(self.graph.tensors[op.input].shape) - 1) + slope.shape
+        values = slope.values().reshape(shape)
+        return self._tensor(FileTensor(slope.name, shape, slope.dtype, slope.quantization, values))
 
     def _padded(self, op: Window) -> tuple[int, schema.Padding]:
         """Return the image a window slides over, padded before it where TFLite has no word for the padding."""

@@ -13,7 +13,7 @@ from nettrim.importers.onnx_constants import FOLDABLE, all_constant, fold_node, 
 from nettrim.importers.onnx_conversion import Conversion, is_straight
 from nettrim.importers.onnx_elementwise import convert_clip, convert_relu, convert_softmax
 from nettrim.importers.onnx_file import check_onnx, opset_version, parse_onnx
-from nettrim.importers.onnx_functions import convert_function, convert_gelu, convert_leaky_relu
+from nettrim.importers.onnx_functions import convert_function, convert_gelu, convert_leaky_relu, convert_prelu
 from nettrim.importers.onnx_input import add_input, read_input
 from nettrim.importers.onnx_layers import convert_batch_normalization, convert_conv, convert_gemm, convert_mat_mul
 from nettrim.importers.onnx_node import Node, RefusedNodeError, UnknownInputError, read_node, refuse
@@ -61,6 +61,7 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "MatMul": convert_mat_mul,
     "MaxPool": convert_max_pool,
     "Mul": convert_pair,
+    "PRelu": convert_prelu,
     "Pad": convert_pad,
     "ReduceMean": convert_reduce_mean,
     "Relu": convert_relu,

@@ -117,9 +117,9 @@ def scale_values(
         conversion.rewrites[f"{what} folded into the layer before them"] += 1
         return
     n_channels = (conversion.builder.tensors[value.tensor].shape or (1,))[-1]
-    factors, offsets = (_per_output(value, part, n_channels) for part in (scale, offset))
+    factors, offsets = (per_output(value, part, n_channels) for part in (scale, offset))
     if factors is None or offsets is None:  # they differ from pixel to pixel: every value is a channel
-        factors, offsets = (_per_output(value, part, value.positions.size) for part in (scale, offset))
+        factors, offsets = (per_output(value, part, value.positions.size) for part in (scale, offset))
     if factors is not None and offsets is not None:
         _add_scaling(node, conversion, value, factors, offsets)
     conversion.rewrites[f"{what} kept as depthwise 1x1 convolutions"] += 1
@@ -137,7 +137,7 @@ def fold_affine(node: Node, conversion: Conversion, value: Value, scale: Array, 
     layer = builder.producer(value.tensor)
     if not value.is_exclusive or not isinstance(layer, Dense | Conv2d):
         return False
-    factors, offsets = (_per_output(value, part, builder.tensors[layer.bias].size) for part in (scale, offset))
+    factors, offsets = (per_output(value, part, builder.tensors[layer.bias].size) for part in (scale, offset))
     if factors is None or offsets is None:
         return False
     weight = builder.tensors[layer.weight].values().astype(np.float64)
@@ -148,8 +148,8 @@ def fold_affine(node: Node, conversion: Conversion, value: Value, scale: Array, 
     return True
 
 
-def _per_output(value: Value, part: Array, n_outputs: int) -> Array | None:
-    """Return (n_outputs,) when every pixel of an output has the same entry, else None."""
+def per_output(value: Value, part: Array, n_outputs: int) -> Array | None:
+    """Return (n_outputs,) float64 when every pixel of an output has the same entry, else None."""
     entries = np.empty(value.positions.size)
     entries[value.positions.reshape(-1)] = np.broadcast_to(part, value.shape).reshape(-1)
     rows = entries.reshape(-1, n_outputs)

@@ -21,6 +21,7 @@ from nettrim_runtime.ops import (
     MaxPool2d,
     Op,
     Pairwise,
+    PRelu,
     Requantize,
     Reshape,
     UnaryFunction,
@@ -91,7 +92,9 @@ def _is_shared(graph: Graph, op: Op) -> bool:
     if isinstance(op, Reshape):
         before, after = graph.tensors[op.input].shape, graph.tensors[op.output].shape
         return after[-1] == before[-1] or len(after) == 1
-    return isinstance(op, MaxPool2d | AveragePool2d | Activation | UnaryFunction | Pairwise | Concat | Requantize)
+    return isinstance(
+        op, MaxPool2d | AveragePool2d | Activation | UnaryFunction | PRelu | Pairwise | Concat | Requantize
+    )
 
 
 def _study(graph: Graph) -> _Channels:
@@ -181,9 +184,13 @@ def _shrink(graph: Graph, channels: _Channels, needed: Mapping[str, Array]) -> G
     tensors = dict(graph.tensors)
     for name, kept in needed.items():
         tensors[name] = replace(tensors[name], shape=(*tensors[name].shape[:-1], int(kept.sum())))
-    for op in graph.layers:
-        weight, bias = _shrink_layer(graph, op, channels, needed)
+    for layer in graph.layers:
+        weight, bias = _shrink_layer(graph, layer, channels, needed)
         tensors |= {weight.name: weight, bias.name: bias}
+    for op in graph.ops:
+        if isinstance(op, PRelu):
+            slope = graph.tensors[op.slope]
+            tensors[op.slope] = _take_rows(slope, slope.values(), needed[op.output])
     ops = [_with_groups(op, tensors) if _is_shared(graph, op) else op for op in graph.ops]
     return replace(graph, ops=tuple(ops), tensors=tensors)
 

@@ -18,6 +18,7 @@ from nettrim_runtime.ops import (
     MaxPool2d,
     Mul,
     Op,
+    PRelu,
     Requantize,
     Reshape,
     Softmax,
@@ -74,7 +75,7 @@ def _same_as_output(graph: Graph, op: Op) -> str | None:
             return op.input if op.activation is ActivationFunction.NONE else None
         case Requantize():
             return None if graph.is_quantized else op.input  # floats have one type
-        case Dense() | Conv2d() | Add() | Sub() | Mul() | Concat() | UnaryFunction() | Softmax():
+        case Dense() | Conv2d() | Add() | Sub() | Mul() | Concat() | UnaryFunction() | PRelu() | Softmax():
             return None
         case _:
             assert_never(op)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nettrim_runtime.errors import GraphError
 from nettrim_runtime.graph import Graph, Quantization
-from nettrim_runtime.ops import ActivationFunction, Add, Dense, Layer, Mul, Requantize, Sub
+from nettrim_runtime.ops import ActivationFunction, Add, Dense, Layer, Mul, PRelu, Requantize, Sub
 
 Array = npt.NDArray[Any]
 
@@ -258,6 +258,12 @@ def product_multiplier(graph: Graph, op: Mul) -> tuple[int, int]:
     """Return the multiplier and shift of a product (tensorflow/lite/kernels/mul.cc): a quotient of float32 scales."""
     first, second, output = (graph.quantization(name).scale[0] for name in (op.first, op.second, op.output))
     return quantize_multiplier(float(first * second / output))
+
+
+def prelu_multipliers(graph: Graph, op: PRelu) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return multiplier and shift of positive inputs, and of negative ones times their slope (activations.cc)."""
+    source, slope, output = (graph.quantization(name).scale[0] for name in (op.input, op.slope, op.output))
+    return quantize_multiplier(float(source / output)), quantize_multiplier(float(source * slope / output))
 
 
 def requantize_multiplier(graph: Graph, op: Requantize) -> tuple[int, int]:

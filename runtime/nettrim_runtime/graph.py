@@ -25,6 +25,7 @@ from nettrim_runtime.ops import (
     Mul,
     Op,
     Pairwise,
+    PRelu,
     Requantize,
     Reshape,
     Softmax,
@@ -200,6 +201,10 @@ def infer_shape(op: Op, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
             return _joined_shape(op, tensors)
         case Activation() | UnaryFunction() | Softmax() | Requantize():
             return tensors[op.input].shape
+        case PRelu():
+            shape, slope = tensors[op.input].shape, tensors[op.slope].shape
+            _require(slope == shape[-1:] != (), op, f"slopes {slope} for an input of shape {shape}")
+            return shape
         case Reshape():
             _require(tensors[op.input].size == tensors[op.output].size, op, "input and output differ in size")
             return tensors[op.output].shape
@@ -324,6 +329,10 @@ def _check_types(graph: Graph, op: Op) -> None:
     if isinstance(op, UnaryFunction):
         slope = op.alpha if op.function is Function.LEAKY_RELU else -op.alpha
         _require(0 <= slope < math.inf, op, f"alpha {op.alpha}, expected zero or more of a leaky ReLU, else zero")
+    if isinstance(op, PRelu):
+        found, wanted = tensors[op.slope].dtype, "int8" if quantized else "float32"
+        _require(found == wanted, op, f"slopes are {found}, expected {wanted}")
+        _require(not quantized or graph.quantization(op.slope).scale.shape == (1,), op, "slopes of several scales")
     if isinstance(op, Int8Only):
         _require(expected != "int16", op, "its input is int16, expected int8 or float32")
     if quantized and isinstance(op, Carrier):

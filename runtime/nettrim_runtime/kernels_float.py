@@ -22,6 +22,7 @@ from nettrim_runtime.ops import (
     Mul,
     Op,
     Pairwise,
+    PRelu,
     Requantize,
     Reshape,
     Softmax,
@@ -61,6 +62,8 @@ def float_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
             return _clamp_step(op.activation, source, output)
         case UnaryFunction():
             return unary_step(op, source, output)
+        case PRelu():
+            return _prelu_step(graph.tensors[op.slope].values(), source, output)
         case Softmax():
             return _softmax_step(source, output)
         case Requantize():
@@ -116,6 +119,18 @@ def _pair_step(op: Pairwise, first: Array, second: Array, output: Array) -> Step
 def _clamp_step(activation: ActivationFunction, source: Array, output: Array) -> Step:
     def run() -> None:
         np.clip(source, np.float32(activation.lower), np.float32(activation.upper), out=output)
+
+    return run
+
+
+def _prelu_step(slope: Array, source: Array, output: Array) -> Step:
+    positive = np.empty_like(source)
+
+    def run() -> None:
+        np.maximum(source, 0, out=positive)
+        np.minimum(source, 0, out=output)
+        np.multiply(output, slope, out=output)
+        np.add(output, positive, out=output)
 
     return run
 

@@ -17,6 +17,7 @@ from nettrim_runtime.fixed_point import (
     multiply_by_quantized_multiplier,
     multiply_rounding_once,
     multiply_wide,
+    prelu_multipliers,
     product_multiplier,
     requantize_multiplier,
 )
@@ -33,6 +34,7 @@ from nettrim_runtime.ops import (
     MaxPool2d,
     Mul,
     Op,
+    PRelu,
     Requantize,
     Reshape,
     Softmax,
@@ -51,6 +53,7 @@ SCALINGS = {
     Rounding.ONCE: multiply_rounding_once,
     Rounding.WIDE: multiply_wide,
 }
+INT8 = np.iinfo(np.int8)
 KERNEL_TRIALS = 5  # timed runs of each kernel when a pruned layer chooses between dense and CSR
 
 
@@ -82,6 +85,8 @@ def int8_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
         case UnaryFunction():
             table = lookup_table(op, graph.quantization(op.input), graph.quantization(op.output))
             return lookup_step(table, source, output)
+        case PRelu():
+            return _prelu_step(graph, op, source, output)
         case Softmax():
             return softmax_step(source, float(graph.quantization(op.input).scale[0]), output)
         case Requantize():
@@ -194,6 +199,27 @@ def _multiply_step(graph: Graph, op: Mul, buffers: Mapping[str, Array]) -> Step:
         np.add(product, zero_point, out=product)
         np.clip(product, lower, upper, out=product)
         np.copyto(output, product, casting="unsafe")
+
+    return run
+
+
+def _prelu_step(graph: Graph, op: PRelu, source: Array, output: Array) -> Step:
+    above, below = prelu_multipliers(graph, op)
+    slope = graph.tensors[op.slope].values().astype(np.int64)
+    before, after = (graph.quantization(name).zero_point for name in (op.input, op.output))
+    positive, negative, scratch = (np.empty(output.shape, np.int64) for _ in range(3))
+
+    def run() -> None:
+        np.subtract(source, before, out=positive, dtype=np.int64)
+        np.minimum(positive, 0, out=negative)
+        np.multiply(negative, slope, out=negative)
+        np.maximum(positive, 0, out=positive)
+        multiply_by_quantized_multiplier(positive, *above, scratch)
+        multiply_by_quantized_multiplier(negative, *below, scratch)
+        np.add(positive, negative, out=positive)  # one of the two is zero
+        np.add(positive, after, out=positive)
+        np.clip(positive, INT8.min, INT8.max, out=positive)
+        np.copyto(output, positive, casting="unsafe")
 
     return run
 

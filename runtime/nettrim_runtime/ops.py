@@ -177,6 +177,16 @@ class UnaryFunction:
 
 
 @dataclass(frozen=True)
+class PRelu:
+    """The input where it is positive, elsewhere slope * input: slope (n_channels,)."""
+
+    name: str
+    input: str
+    slope: str
+    output: str
+
+
+@dataclass(frozen=True)
 class Reshape:
     """The same values in the shape of the output tensor."""
 
@@ -214,6 +224,7 @@ Op = (
     | Concat
     | Activation
     | UnaryFunction
+    | PRelu
     | Reshape
     | Softmax
     | Requantize
@@ -222,11 +233,11 @@ Layer = Dense | Conv2d  # the operators that have weights
 Pairwise = Add | Sub | Mul  # two activations, value by value
 Clamping = Dense | Conv2d | Add | Sub | Mul | Activation  # operators with a clamp of their own
 Carrier = MaxPool2d | AveragePool2d | Concat | Activation | Reshape  # in int8, all they touch has one quantisation
-Int8Only = Sub | Mul | UnaryFunction | Softmax  # never on int16
+Int8Only = Sub | Mul | UnaryFunction | PRelu | Softmax  # never on int16
 
 OPERATORS: tuple[type[Op], ...] = (
     *(Dense, Conv2d, MaxPool2d, AveragePool2d, Add, Concat, Activation, Reshape, Softmax),
-    *(Requantize, UnaryFunction, Sub, Mul),
+    *(Requantize, UnaryFunction, Sub, Mul, PRelu),
 )
 
 
@@ -240,7 +251,9 @@ def op_inputs(op: Op) -> tuple[str, ...]:
 
 
 def op_constants(op: Op) -> tuple[str, ...]:
-    """Return the names of an operator's weight and bias, or nothing."""
+    """Return the names of an operator's weight and bias, its slope, or nothing."""
+    if isinstance(op, PRelu):
+        return (op.slope,)
     if isinstance(op, Dense | Conv2d):
         return (op.weight, op.bias)
     return ()

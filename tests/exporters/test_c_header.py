@@ -82,6 +82,7 @@ BUILDERS: dict[str, tuple[tuple[int, ...], Build, float]] = {
     "functions": (IMAGE, lambda b: (*map(b.function, Function), b.conv(3, (1, 1))), 1.0),
     "leaky_relu": (IMAGE, lambda b: b.function(Function.LEAKY_RELU, 0.1), 1.0),
     "sigmoid": (IMAGE, lambda b: b.function(Function.SIGMOID), 1.0),
+    "prelu": (IMAGE, lambda b: b.prelu(), 1.0),
     "reshape": (IMAGE, lambda b: b.flatten(), 1.0),
     "reshape_inside": (IMAGE, lambda b: (b.flatten(), b.dense(12), b.reshape(2, 3, 2), b.max_pool(1, 1)), 1.0),
     "softmax": ((11,), lambda b: b.softmax(), 1.0),

@@ -119,10 +119,12 @@ ON_IMAGES: dict[str, Build] = {
     "leaky ReLU": lambda net: net.function(Function.LEAKY_RELU, 0.3),
     "hard swish of a layer": lambda net: (net.conv(5), net.function(Function.HARD_SWISH), net.conv(3)),
     "sigmoid behind a pool": lambda net: (net.function(Function.SIGMOID), net.max_pool(), net.conv(3)),
+    "PReLU": lambda net: net.prelu(),
     "reshape": lambda net: net.reshape(7, 36),
     "softmax of every pixel": lambda net: net.softmax(),
 }
 ON_VECTORS: dict[str, Build] = {
+    "PReLU of a vector": lambda net: net.prelu(),
     "dense": lambda net: net.dense(12),
     "dense with relu6": lambda net: net.dense(12, RELU6),
     "dense with one output": lambda net: net.dense(1),

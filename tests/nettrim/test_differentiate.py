@@ -59,3 +59,18 @@ def test_broadcast_pairs_have_the_derivatives_of_torch(rng: np.random.Generator)
     result = torch.relu(rows - sums) * sums.mean(dim=(1, 2), keepdim=True)
     (expected,) = torch.autograd.grad(result, x, torch.from_numpy(seed).double())
     np.testing.assert_allclose(slope, expected.numpy(), atol=1e-5)
+
+
+def test_a_prelu_has_the_derivative_of_torch(rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (4, 3, 5))
+    builder.prelu()
+    graph = builder.build()
+    samples = rng.normal(size=(2, 4, 3, 5)).astype(np.float32)
+    program = prepare(graph, 2)
+    program.run(samples)
+    seed = rng.normal(size=samples.shape).astype(np.float32)
+    ((_, slope),) = tensor_slopes(graph, program.buffers, {graph.outputs[0]: seed}, {"input"})
+    x = torch.from_numpy(samples).permute(0, 3, 1, 2).requires_grad_()
+    result = functional.prelu(x, torch.from_numpy(graph.tensors["prelu0.slope"].values()))
+    (expected,) = torch.autograd.grad(result, x, torch.from_numpy(seed).permute(0, 3, 1, 2))
+    np.testing.assert_allclose(slope, expected.permute(0, 2, 3, 1).numpy(), rtol=1e-6)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nettrim_runtime.errors import UnsupportedOperatorError
@@ -38,4 +39,29 @@ def test_a_function_stays_one_operator(
 def test_a_leaky_relu_that_falls_is_refused(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", [node("LeakyRelu", "x", "y", alpha=-0.5)], ["N", 3], {})
     with pytest.raises(UnsupportedOperatorError, match=r"LeakyRelu \('LeakyRelu_y'\): alpha -0\.5, expected zero"):
+        assert_runs_as_in_onnx_runtime(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "constant"), [((3, 1, 1), random_floats(3, 1, 1)), ((1, 3, 1, 1), random_floats(1, 3, 1, 1))]
+)
+def test_slopes_a_channel_are_one_operator(tmp_path: Path, shape: tuple[int, ...], constant: Any) -> None:
+    nodes = [node("Conv", "x w", "c"), node("PRelu", "c s", "y")]
+    constants = {"w": random_floats(3, 3, 2, 2), "s": constant.reshape(shape)}
+    model = assert_runs_as_in_onnx_runtime(write_onnx(tmp_path / "m.onnx", nodes, ["N", 3, 5, 6], constants))
+    assert op_names(model) == ["Conv2d", "PRelu"]
+
+
+def test_one_slope_for_all_is_a_leaky_relu(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx", [node("PRelu", "x s", "y")], ["N", 5], {"s": np.float32([0.25])})
+    (op,) = assert_runs_as_in_onnx_runtime(path).graph.ops
+    assert isinstance(op, UnaryFunction)
+    assert (op.function, op.alpha) == (Function.LEAKY_RELU, 0.25)
+
+
+def test_slopes_that_differ_within_a_channel_are_refused(tmp_path: Path) -> None:
+    nodes = [node("Conv", "x w", "c"), node("PRelu", "c s", "y")]
+    constants = {"w": random_floats(3, 3, 2, 2), "s": random_floats(3, 4, 5)}
+    path = write_onnx(tmp_path / "m.onnx", nodes, ["N", 3, 5, 6], constants)
+    with pytest.raises(UnsupportedOperatorError, match="that differ within a channel, expected one a channel"):
         assert_runs_as_in_onnx_runtime(path)

@@ -120,3 +120,23 @@ def test_a_softmax_joined_with_something_else_is_refused() -> None:
     builder.concat("input")
     with pytest.raises(UnsupportedOperatorError, match=r"Softmax 'softmax0'.* with 'input', expected outputs"):
         check_quantize(builder.build())
+
+
+def test_products_of_a_gate_that_never_opened_keep_room_for_their_int32_sums() -> None:
+    builder = GraphBuilder(np.random.default_rng(0), (4,))
+    gate = builder.dense(4, RELU)
+    product = builder.mul("input")
+    graph = quantize_graph(builder.build(), {"input": (-9.0, 9.0), gate: (0.0, 5.0), product: (0.0, 0.0)})
+    first, second, output = (float(graph.quantization(name).scale[0]) for name in (gate, "input", product))
+    assert first * second / output < 2**16  # beyond, 255 * 255 shifted left would leave int32
+
+
+def test_slopes_become_int8_with_one_scale() -> None:
+    builder = GraphBuilder(np.random.default_rng(0), (3,))
+    output = builder.prelu()
+    graph = builder.build()
+    slope = quantize_graph(graph, {"input": (-1.0, 1.0), output: (-1.0, 1.0)}).tensors["prelu0.slope"]
+    assert slope.quantization is not None
+    assert (slope.dtype, slope.quantization.zero_point) == ("int8", 0)
+    real, step = slope.quantization.dequantize(slope.values()), float(slope.quantization.scale[0])
+    np.testing.assert_allclose(real, graph.tensors["prelu0.slope"].values(), atol=step / 2 + 1e-7)  # float32 rounding

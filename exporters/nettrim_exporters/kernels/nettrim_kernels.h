@@ -147,6 +147,15 @@ typedef struct {
     int32_t upper;
 } nt_product;
 
+typedef struct {
+    int32_t input_zero_point;
+    int32_t multiplier;
+    int32_t shift;
+    int32_t slope_multiplier;
+    int32_t slope_shift;
+    int32_t zero_point;
+} nt_prelu_scales;
+
 static inline int32_t nt_min(int32_t first, int32_t second) { return first < second ? first : second; }
 
 static inline int32_t nt_max(int32_t first, int32_t second) { return first > second ? first : second; }
@@ -570,6 +579,21 @@ static inline void nt_lookup(const int8_t *table, int32_t size, const int8_t *in
 {
     for (int32_t i = 0; i < size; ++i) {
         out[i] = table[in[i] - INT8_MIN];
+    }
+}
+
+/* slope (channels): what negative values are multiplied by. */
+static inline void nt_prelu(const nt_prelu_scales *scales, const int8_t *slope, int32_t n_pixels, int32_t channels,
+                            const int8_t *in, int8_t *out)
+{
+    for (int32_t i = 0; i < n_pixels; ++i) {
+        for (int32_t c = 0; c < channels; ++c) {
+            const int32_t value = *in++ - scales->input_zero_point;
+            const int32_t scaled =
+                value >= 0 ? nt_multiply_rounding_twice(value, scales->multiplier, scales->shift)
+                           : nt_multiply_rounding_twice(value * slope[c], scales->slope_multiplier, scales->slope_shift);
+            *out++ = nt_clamp(scaled + scales->zero_point, INT8_MIN, INT8_MAX);
+        }
     }
 }
 
