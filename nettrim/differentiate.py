@@ -17,6 +17,7 @@ from nettrim_runtime.ops import (
     Conv2d,
     Dense,
     Layer,
+    LogSoftmax,
     MaxPool2d,
     Mul,
     Op,
@@ -138,6 +139,8 @@ def _pull(graph: Graph, op: Op, values: Mapping[str, Array], slope: Array) -> tu
             return (slope.reshape(values[op.input].shape),)
         case PRelu():
             return (np.where(values[op.input] > 0, slope, slope * graph.tensors[op.slope].values()),)
+        case LogSoftmax():
+            return (slope - np.exp(values[op.output]) * np.sum(slope, axis=-1, keepdims=True),)
         case Softmax():  # behind the logits, or within the network
             output = values[op.output]
             return (output * (slope - np.sum(slope * output, axis=-1, keepdims=True)),)

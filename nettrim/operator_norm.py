@@ -16,6 +16,7 @@ from nettrim_runtime.ops import (
     Conv2d,
     Dense,
     Function,
+    LogSoftmax,
     MaxPool2d,
     Mul,
     Op,
@@ -71,6 +72,8 @@ def lipschitz_bound(op: Op, tensors: Mapping[str, Tensor], weights: Mapping[str,
             return 1.0
         case UnaryFunction():
             return max(STEEPEST[op.function], op.alpha)
+        case LogSoftmax():  # the identity less a mean, whose weights have a norm of at most 1
+            return 1 + math.sqrt(tensors[op.input].shape[-1])
         case PRelu():
             return max(1.0, float(np.abs(weights[op.name]).max()))
         case _:

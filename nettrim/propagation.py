@@ -27,6 +27,7 @@ from nettrim_runtime.ops import (
     Conv2d,
     Dense,
     Layer,
+    LogSoftmax,
     MaxPool2d,
     Mul,
     Op,
@@ -116,12 +117,12 @@ def propagate(original: Graph, altered: Graph, sample_sets: Sequence[Array]) -> 
 
 
 def logits_tensor(graph: Graph) -> str:
-    """Return the tensor that decides the class: the first output, or what its softmax reads."""
+    """Return the tensor that decides the class: the first output, or what its softmax or log-softmax reads."""
     producers = {op.output: op for op in graph.ops}
     name = graph.outputs[0]
-    while isinstance(op := producers.get(name), Reshape | Softmax):
+    while isinstance(op := producers.get(name), Reshape | Softmax | LogSoftmax):
         shape = graph.tensors[op.input].shape
-        if isinstance(op, Softmax) and shape[-1] != math.prod(shape):
+        if not isinstance(op, Reshape) and shape[-1] != math.prod(shape):
             break  # one softmax a row
         name = op.input
     return name
@@ -225,6 +226,8 @@ def _rounding(graph: Graph, op: Op) -> float:
             return 0.0
         case UnaryFunction():
             return table_error(graph, op) * math.sqrt(output.size)
+        case LogSoftmax():  # not the last operator, and no bound where it ends at -16
+            return math.inf
         case Softmax():
             return math.sqrt(output.size)  # no entry moves by more than 1
         case _:
@@ -333,7 +336,7 @@ def _evaluate(op: Op, network: _RealNetwork, values: Mapping[str, Array], graph:
             return values[op.input]
         case Reshape():
             return values[op.input].reshape(-1, *graph.tensors[op.output].shape)
-        case MaxPool2d() | AveragePool2d() | UnaryFunction() | Softmax():
+        case MaxPool2d() | AveragePool2d() | UnaryFunction() | Softmax() | LogSoftmax():
             source = values[op.input]
             output = np.empty((len(source), *graph.tensors[op.output].shape))
             float_step(graph, op, {op.input: source, op.output: output})()

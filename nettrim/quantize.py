@@ -16,7 +16,19 @@ from nettrim_runtime.errors import UnsupportedOperatorError
 from nettrim_runtime.fixed_output import fixed_output
 from nettrim_runtime.fixed_point import exact_multiplier, largest_accumulators
 from nettrim_runtime.graph import INTEGER_ACTIVATIONS, Graph, Quantization, Tensor
-from nettrim_runtime.ops import Carrier, Dense, Function, Layer, Mul, Op, PRelu, Softmax, UnaryFunction, op_inputs
+from nettrim_runtime.ops import (
+    Carrier,
+    Dense,
+    Function,
+    Layer,
+    LogSoftmax,
+    Mul,
+    Op,
+    PRelu,
+    Softmax,
+    UnaryFunction,
+    op_inputs,
+)
 
 Array = npt.NDArray[Any]
 Range = tuple[float, float]
@@ -107,7 +119,7 @@ def _activation_quantizations(
 ) -> dict[str, Quantization]:
     """Cover each family's sources, and 0: what carriers make of them lies between."""
     family = quantization_families(graph)
-    logits = {family[op.input] for op in graph.ops if isinstance(op, Softmax)}
+    logits = {family[op.input] for op in graph.ops if isinstance(op, Softmax | LogSoftmax)}
     covered: dict[str, Range] = {}
     for name in range_sources(graph):
         smallest, largest = covered.get(family[name], ranges[name])

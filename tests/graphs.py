@@ -19,6 +19,7 @@ from nettrim_runtime.ops import (
     Conv2d,
     Dense,
     Function,
+    LogSoftmax,
     MaxPool2d,
     Mul,
     Op,
@@ -132,6 +133,10 @@ class GraphBuilder:
         name = f"softmax{len(self.ops)}"
         return self._append(Softmax(name, self.output, f"{name}.out"))
 
+    def log_softmax(self) -> str:
+        name = f"log_softmax{len(self.ops)}"
+        return self._append(LogSoftmax(name, self.output, f"{name}.out"))
+
     def build(self, name: str = "net") -> Graph:
         return Graph(name, ("input",), (self.output,), tuple(self.ops), self.tensors)
 
@@ -226,7 +231,7 @@ def random_functions(rng: np.random.Generator, density: float = 1.0) -> Graph:
     builder.flatten()
     builder.function(Function.TANH)
     builder.dense(5, NONE, density)
-    builder.softmax()
+    builder.log_softmax()
     return builder.build("functions")
 
 

@@ -15,6 +15,7 @@ from nettrim_exporters.c_values import CArray, c_float, c_identifier
 from nettrim_exporters.memory_plan import MemoryPlan, Place, plan_memory
 from nettrim_runtime.errors import DataError, GraphError, UnsupportedOperatorError
 from nettrim_runtime.graph import Graph, layer_macs
+from nettrim_runtime.log_softmax import LARGEST_LOG_DEPTH
 from nettrim_runtime.ops import (
     Activation,
     Add,
@@ -22,6 +23,7 @@ from nettrim_runtime.ops import (
     Concat,
     Conv2d,
     Dense,
+    LogSoftmax,
     MaxPool2d,
     Mul,
     PRelu,
@@ -139,7 +141,7 @@ def check_c(graph: Graph) -> None:
         match op:
             case MaxPool2d() | AveragePool2d():
                 _check_pool(op)
-            case Softmax():
+            case Softmax() | LogSoftmax():
                 _check_softmax(op, graph.tensors[op.input].shape[-1])
             case (
                 Dense()
@@ -168,10 +170,11 @@ def _check_pool(op: MaxPool2d | AveragePool2d) -> None:
         )
 
 
-def _check_softmax(op: Softmax, depth: int) -> None:
-    if depth > LARGEST_DEPTH:
+def _check_softmax(op: Softmax | LogSoftmax, depth: int) -> None:
+    largest = LARGEST_DEPTH if isinstance(op, Softmax) else LARGEST_LOG_DEPTH
+    if depth > largest:
         raise UnsupportedOperatorError(
-            f"Softmax {op.name!r}: {depth} values in a row, supported are {LARGEST_DEPTH} (the sum is Q12.19); "
+            f"{type(op).__name__} {op.name!r}: {depth} values in a row, supported are {largest} (the sum is Q12.19); "
             "leave the softmax out, the largest value is the same without it"
         )
 

@@ -18,6 +18,7 @@ from nettrim_runtime.ops import (
     Concat,
     Conv2d,
     Dense,
+    LogSoftmax,
     MaxPool2d,
     Mul,
     Op,
@@ -28,7 +29,7 @@ from nettrim_runtime.ops import (
     Sub,
     UnaryFunction,
 )
-from nettrim_runtime.softmax import softmax_exponentials
+from nettrim_runtime.softmax import distance_multiplier, softmax_exponentials
 from nettrim_runtime.unary import lookup_table
 
 
@@ -80,6 +81,8 @@ def _c_step(context: Context, op: Op) -> CStep:
             return _requantize(context, op, comment)
         case Softmax():
             return _softmax(context, op, comment)
+        case LogSoftmax():
+            return _log_softmax(context, op, comment)
         case Reshape():
             raise AssertionError("a reshape runs nothing")
         case _:
@@ -175,3 +178,15 @@ def _softmax(context: Context, op: Softmax, comment: str) -> CStep:
     n_rows = context.size(op.input) // depth
     call = call_text("nt_softmax", table.name, n_rows, depth, context.pointer(op.input), context.pointer(op.output))
     return CStep(op.name, comment, (table,), (call,))
+
+
+def _log_softmax(context: Context, op: LogSoftmax, comment: str) -> CStep:
+    scale = float(context.graph.quantization(op.input).scale[0])
+    multiplier, shift, farthest = distance_multiplier(scale)
+    table = CArray(f"{context.prefix}_table", softmax_exponentials(scale).astype(np.int32))
+    distance = struct_text("nt_distance distance", multiplier=multiplier, shift=shift, farthest=farthest)
+    depth = context.graph.tensors[op.input].shape[-1]
+    sizes = (context.size(op.input) // depth, depth)
+    pointers = (context.pointer(op.input), context.pointer(op.output))
+    call = call_text("nt_log_softmax", table.name, "&distance", *sizes, *pointers)
+    return CStep(op.name, comment, (table,), (distance, call))

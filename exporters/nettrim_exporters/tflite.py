@@ -40,6 +40,7 @@ from nettrim_runtime.ops import (
     Conv2d,
     Dense,
     Function,
+    LogSoftmax,
     MaxPool2d,
     Mul,
     Op,
@@ -125,7 +126,7 @@ def check_tflite(graph: Graph) -> None:
                 Dense() | Conv2d() | MaxPool2d() | Add() | Sub() | Mul() | Concat() | PRelu() | Reshape() | Requantize()
             ):
                 pass
-            case UnaryFunction() | Softmax():
+            case UnaryFunction() | Softmax() | LogSoftmax():
                 _check_output(graph, op)
             case _:
                 assert_never(op)
@@ -181,6 +182,8 @@ class _Lowering:
                 self._function(op)
             case PRelu():
                 self._operator(op, Code.PRELU, (self.activations[op.input], self._slope(op)))
+            case LogSoftmax():
+                self._operator(op, Code.LOG_SOFTMAX, (self.activations[op.input],))
             case Softmax():
                 beta: Fields = {schema.SoftmaxOptions.BETA: 1}
                 self._operator(op, Code.SOFTMAX, (self.activations[op.input],), schema.BuiltinOptions.SOFTMAX, beta)

@@ -17,6 +17,7 @@ VERSIONS = {
     Code.GELU: (1, 2, 2),
     Code.HARD_SWISH: (1, 1, 1),
     Code.LEAKY_RELU: (1, 1, 2),
+    Code.LOG_SOFTMAX: (1, 2, 2),
     Code.LOGISTIC: (1, 2, 3),
     Code.MAX_POOL_2D: (1, 2, 3),
     Code.MUL: (1, 2, 4),

@@ -1,4 +1,4 @@
-"""ONNX nodes that work value by value: clamps, Softmax."""
+"""ONNX nodes that work value by value: clamps, Softmax and LogSoftmax."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from nettrim.importers.onnx_conversion import Conversion
 from nettrim.importers.onnx_node import Node, refuse
-from nettrim_runtime.ops import Activation, ActivationFunction, Softmax
+from nettrim_runtime.ops import Activation, ActivationFunction, LogSoftmax, Softmax
 
 UNBOUNDED = float(np.finfo(np.float32).max)  # ONNX writes "no bound" as the largest float32 too
 
@@ -31,7 +31,7 @@ def convert_clip(node: Node, conversion: Conversion) -> None:
 
 
 def convert_softmax(node: Node, conversion: Conversion) -> None:
-    """Softmax over all features of a sample."""
+    """Softmax and LogSoftmax over all features of a sample."""
     value = conversion.value(node)
     rank = len(value.shape) + 1
     axis = node.integer("axis", -1 if node.opset >= 13 else 1) % rank
@@ -42,7 +42,8 @@ def convert_softmax(node: Node, conversion: Conversion) -> None:
     builder = conversion.builder
     flat = builder.reshape(value.tensor, (value.positions.size,))
     name, output = builder.op_name(node.name), builder.tensor_name(node.outputs[0])
-    conversion.put(node, builder.add(Softmax(name, flat, output)), value.positions)
+    operator = Softmax if node.op_type == "Softmax" else LogSoftmax
+    conversion.put(node, builder.add(operator(name, flat, output)), value.positions)
 
 
 def _add_activation(node: Node, conversion: Conversion, function: ActivationFunction) -> None:

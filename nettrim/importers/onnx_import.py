@@ -58,6 +58,7 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "HardSwish": convert_function,
     "Identity": convert_identity,
     "LeakyRelu": convert_leaky_relu,
+    "LogSoftmax": convert_softmax,
     "MatMul": convert_mat_mul,
     "MaxPool": convert_max_pool,
     "Mul": convert_pair,

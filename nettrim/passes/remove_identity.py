@@ -15,6 +15,7 @@ from nettrim_runtime.ops import (
     Concat,
     Conv2d,
     Dense,
+    LogSoftmax,
     MaxPool2d,
     Mul,
     Op,
@@ -75,7 +76,9 @@ def _same_as_output(graph: Graph, op: Op) -> str | None:
             return op.input if op.activation is ActivationFunction.NONE else None
         case Requantize():
             return None if graph.is_quantized else op.input  # floats have one type
-        case Dense() | Conv2d() | Add() | Sub() | Mul() | Concat() | UnaryFunction() | PRelu() | Softmax():
+        case (
+            Dense() | Conv2d() | Add() | Sub() | Mul() | Concat() | UnaryFunction() | PRelu() | Softmax() | LogSoftmax()
+        ):
             return None
         case _:
             assert_never(op)

@@ -21,6 +21,7 @@ from nettrim_runtime.ops import (
     Function,
     Int8Only,
     Layer,
+    LogSoftmax,
     MaxPool2d,
     Mul,
     Op,
@@ -199,7 +200,7 @@ def infer_shape(op: Op, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
             return _broadcast_shape(op, tensors[op.first].shape, tensors[op.second].shape)
         case Concat():
             return _joined_shape(op, tensors)
-        case Activation() | UnaryFunction() | Softmax() | Requantize():
+        case Activation() | UnaryFunction() | Softmax() | LogSoftmax() | Requantize():
             return tensors[op.input].shape
         case PRelu():
             shape, slope = tensors[op.input].shape, tensors[op.slope].shape

@@ -18,6 +18,7 @@ from nettrim_runtime.ops import (
     Conv2d,
     Dense,
     Layer,
+    LogSoftmax,
     MaxPool2d,
     Mul,
     Op,
@@ -66,6 +67,8 @@ def float_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
             return _prelu_step(graph.tensors[op.slope].values(), source, output)
         case Softmax():
             return _softmax_step(source, output)
+        case LogSoftmax():
+            return _log_softmax_step(source, output)
         case Requantize():
             return lambda: np.copyto(output, source)
         case Reshape():
@@ -144,5 +147,17 @@ def _softmax_step(source: Array, output: Array) -> Step:
         np.exp(output, out=output)
         np.sum(output, axis=-1, keepdims=True, out=largest)
         np.divide(output, largest, out=output)
+
+    return run
+
+
+def _log_softmax_step(source: Array, output: Array) -> Step:
+    largest = np.empty((*source.shape[:-1], 1), source.dtype)
+
+    def run() -> None:
+        np.max(source, axis=-1, keepdims=True, out=largest)
+        np.subtract(source, largest, out=output)
+        largest[:] = np.log(np.sum(np.exp(output), axis=-1, keepdims=True))
+        np.subtract(output, largest, out=output)
 
     return run

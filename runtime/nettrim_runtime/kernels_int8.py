@@ -23,6 +23,7 @@ from nettrim_runtime.fixed_point import (
 )
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.linear import Step, conv_step, csr_dense_step, dense_step, exact_dtype, padded_buffer
+from nettrim_runtime.log_softmax import log_softmax_step
 from nettrim_runtime.ops import (
     Activation,
     Add,
@@ -31,6 +32,7 @@ from nettrim_runtime.ops import (
     Conv2d,
     Dense,
     Layer,
+    LogSoftmax,
     MaxPool2d,
     Mul,
     Op,
@@ -89,6 +91,8 @@ def int8_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
             return _prelu_step(graph, op, source, output)
         case Softmax():
             return softmax_step(source, float(graph.quantization(op.input).scale[0]), output)
+        case LogSoftmax():
+            return log_softmax_step(source, float(graph.quantization(op.input).scale[0]), output)
         case Requantize():
             return _requantize_step(graph, op, source, output)
         case Reshape():

@@ -205,6 +205,15 @@ class Softmax:
 
 
 @dataclass(frozen=True)
+class LogSoftmax:
+    """input - log(sum(exp(input))) over the last axis."""
+
+    name: str
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
 class Requantize:
     """The same real values by other integers: int8 as int16, or back, or int8 of another scale."""
 
@@ -227,17 +236,18 @@ Op = (
     | PRelu
     | Reshape
     | Softmax
+    | LogSoftmax
     | Requantize
 )
 Layer = Dense | Conv2d  # the operators that have weights
 Pairwise = Add | Sub | Mul  # two activations, value by value
 Clamping = Dense | Conv2d | Add | Sub | Mul | Activation  # operators with a clamp of their own
 Carrier = MaxPool2d | AveragePool2d | Concat | Activation | Reshape  # in int8, all they touch has one quantisation
-Int8Only = Sub | Mul | UnaryFunction | PRelu | Softmax  # never on int16
+Int8Only = Sub | Mul | UnaryFunction | PRelu | Softmax | LogSoftmax  # never on int16
 
 OPERATORS: tuple[type[Op], ...] = (
     *(Dense, Conv2d, MaxPool2d, AveragePool2d, Add, Concat, Activation, Reshape, Softmax),
-    *(Requantize, UnaryFunction, Sub, Mul, PRelu),
+    *(Requantize, UnaryFunction, Sub, Mul, PRelu, LogSoftmax),
 )
 
 

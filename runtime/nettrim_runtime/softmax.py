@@ -34,8 +34,7 @@ def softmax_exponentials(scale: float) -> Array:
 
     0 beyond the distance at which the reference kernel stops counting a value.
     """
-    multiplier, shift = quantize_multiplier(min(scale * (1 << EXPONENT_FRACTION_BITS), float(ONE)))
-    farthest = math.floor(31 * 2.0**EXPONENT_FRACTION_BITS / 2.0**shift)
+    multiplier, shift, farthest = distance_multiplier(scale)
     return np.array(
         [
             _exponential(_high_product(-distance << shift, multiplier)) if distance <= farthest else 0
@@ -43,6 +42,12 @@ def softmax_exponentials(scale: float) -> Array:
         ],
         dtype=np.int64,
     )
+
+
+def distance_multiplier(scale: float) -> tuple[int, int, int]:
+    """Return multiplier and shift from distances to Q5.26, and the farthest distance that the kernels scale."""
+    multiplier, shift = quantize_multiplier(min(scale * (1 << EXPONENT_FRACTION_BITS), float(ONE)))
+    return multiplier, shift, math.floor(31 * 2.0**EXPONENT_FRACTION_BITS / 2.0**shift)
 
 
 def softmax_step(source: Array, scale: float, output: Array) -> Step:
@@ -100,12 +105,18 @@ def _exponential(exponent: int) -> int:
 def _reciprocal(total: Array) -> tuple[Array, Array]:
     """Return (1 / total in Q0.31 scaled into [1/2, 1], its integer bits) of Q12.19 totals."""
     headroom = 32 - np.frexp(total.astype(np.float64))[1].astype(np.int64)  # leading zeros of 32 bits
-    half = ((total << headroom) - (1 << 31) + ONE + 1) >> 1
+    return one_over_one_plus((total << headroom) - (1 << 31)), SUM_SHIFT - headroom
+
+
+def one_over_one_plus(fraction: Array) -> Array:
+    """Return 1 / (1 + fraction), both Q0.31, for fractions in [0, 1)."""
+    half = (fraction + ONE + 1) >> 1
     x = NEWTON_START + ((half * NEWTON_SLOPE + (1 << 30)) >> 31)
     for _ in range(NEWTON_STEPS):
         error = (1 << 29) - ((half * x + (1 << 30)) >> 31)
         x += np.clip(((x * error + (1 << 30)) >> 31) << 2, -(1 << 31), ONE)
-    return np.clip(x << 1, -(1 << 31), ONE), SUM_SHIFT - headroom
+    quotient: Array = np.clip(x << 1, -(1 << 31), ONE)
+    return quotient
 
 
 def _high_product(a: int, b: int) -> int:

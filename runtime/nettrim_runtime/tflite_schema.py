@@ -44,6 +44,7 @@ class BuiltinOperator(enum.IntEnum):  # schema.fbs: enum BuiltinOperator
     MEAN = 40
     SUB = 41
     SQUEEZE = 43
+    LOG_SOFTMAX = 50
     PRELU = 54
     PADV2 = 60
     EXPAND_DIMS = 70

@@ -121,6 +121,7 @@ ON_IMAGES: dict[str, Build] = {
     "sigmoid behind a pool": lambda net: (net.function(Function.SIGMOID), net.max_pool(), net.conv(3)),
     "PReLU": lambda net: net.prelu(),
     "reshape": lambda net: net.reshape(7, 36),
+    "log-softmax of every pixel": lambda net: net.log_softmax(),
     "softmax of every pixel": lambda net: net.softmax(),
 }
 ON_VECTORS: dict[str, Build] = {
@@ -131,6 +132,7 @@ ON_VECTORS: dict[str, Build] = {
     "pruned dense": lambda net: net.dense(40, RELU, density=0.05),
     "fully pruned dense": lambda net: net.dense(7, density=0.0),
     "softmax": lambda net: net.softmax(),
+    "log-softmax": lambda net: net.log_softmax(),
     "concatenation of vectors": lambda net: (net.dense(7), net.concat("input")),
     "concatenation of softmaxes": lambda net: (net.softmax(), net.concat(net.output)),
 }
@@ -243,6 +245,18 @@ def test_softmax_next_to_a_rounding_border_gives_the_bits_of_the_engine(scale: f
     scaled = replace(graph.tensors["input"], quantization=Quantization(np.array([scale], np.float32), 3))
     graph, samples = graph.with_tensors([scaled]), np.array([row], np.int8)
     assert np.array_equal(run_litert(render_tflite(graph), samples), run_graph(graph, samples))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 10, 700])
+def test_log_softmax_of_any_scale_gives_the_bits_of_the_engine(depth: int) -> None:
+    graph = quantized(build(lambda net: net.log_softmax(), shape=(depth,)), np.random.default_rng(0))
+    rng = np.random.default_rng(depth)
+    for scale in np.exp(rng.uniform(np.log(1e-7), np.log(20), 20)).astype(np.float32):
+        entry = replace(graph.tensors["input"], quantization=Quantization(np.array([scale], np.float32), 5))
+        scaled, samples = graph.with_tensors([entry]), random_inputs(graph, rng, 20)
+        expected = run_graph(scaled, samples)
+        assert np.array_equal(run_litert(render_tflite(scaled), samples), expected)
+        assert steps_apart(run_litert(render_tflite(scaled), samples, DEFAULT), expected) <= 1
 
 
 def test_the_same_graph_gives_the_same_bytes() -> None:

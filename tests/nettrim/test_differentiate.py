@@ -74,3 +74,17 @@ def test_a_prelu_has_the_derivative_of_torch(rng: np.random.Generator) -> None:
     result = functional.prelu(x, torch.from_numpy(graph.tensors["prelu0.slope"].values()))
     (expected,) = torch.autograd.grad(result, x, torch.from_numpy(seed).permute(0, 3, 1, 2))
     np.testing.assert_allclose(slope, expected.permute(0, 2, 3, 1).numpy(), rtol=1e-6)
+
+
+def test_a_log_softmax_has_the_derivative_of_torch(rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (3, 7))
+    builder.log_softmax()
+    graph = builder.build()
+    samples = rng.normal(size=(2, 3, 7)).astype(np.float32)
+    program = prepare(graph, 2)
+    program.run(samples)
+    seed = rng.normal(size=samples.shape).astype(np.float32)
+    ((_, slope),) = tensor_slopes(graph, program.buffers, {graph.outputs[0]: seed}, {"input"})
+    x = torch.from_numpy(samples).requires_grad_()
+    (expected,) = torch.autograd.grad(torch.log_softmax(x, -1), x, torch.from_numpy(seed))
+    np.testing.assert_allclose(slope, expected.numpy(), atol=1e-5)

@@ -119,11 +119,12 @@ def test_clip_becomes_a_clamp(
     assert op.activation is function
 
 
+@pytest.mark.parametrize("op_type", ["Softmax", "LogSoftmax"])
 @pytest.mark.parametrize(("opset", "axis"), [(7, None), (12, 1), (13, None), (13, 1), (13, -1)])
-def test_softmax_of_features_is_carried_over(tmp_path: Path, opset: int, axis: int | None) -> None:
-    softmax = node("Softmax", "x", "y", **({} if axis is None else {"axis": axis}))
+def test_softmax_of_features_is_carried_over(tmp_path: Path, op_type: str, opset: int, axis: int | None) -> None:
+    softmax = node(op_type, "x", "y", **({} if axis is None else {"axis": axis}))
     path = write_onnx(tmp_path / "m.onnx", [softmax], ["N", 6], {}, opset)
-    assert op_names(assert_runs_as_in_onnx_runtime(path)) == ["Softmax"]
+    assert op_names(assert_runs_as_in_onnx_runtime(path)) == [op_type]
 
 
 def test_image_output_is_named_as_channels_last(tmp_path: Path) -> None:

@@ -156,6 +156,13 @@ typedef struct {
     int32_t zero_point;
 } nt_prelu_scales;
 
+/* From distances between inputs to Q5.26; beyond the farthest a log-softmax is at its end. */
+typedef struct {
+    int32_t multiplier;
+    int32_t shift;
+    int32_t farthest;
+} nt_distance;
+
 static inline int32_t nt_min(int32_t first, int32_t second) { return first < second ? first : second; }
 
 static inline int32_t nt_max(int32_t first, int32_t second) { return first > second ? first : second; }
@@ -597,6 +604,17 @@ static inline void nt_prelu(const nt_prelu_scales *scales, const int8_t *slope, 
     }
 }
 
+/* 1 / half / 2 as a Q0.31 number, for half in [1/2, 1]: Newton's method from 48/17 - 32/17 * half; x is Q2.29. */
+static inline int32_t nt_reciprocal_of_double(int32_t half)
+{
+    int32_t quotient = 1515870810 + nt_high_product(half, -1010580540);
+    for (int32_t i = 0; i < NT_NEWTON_STEPS; ++i) {
+        const int32_t error = ((int32_t)1 << 29) - nt_high_product(half, quotient);
+        quotient += 4 * nt_high_product(quotient, error);
+    }
+    return quotient >= (int32_t)1 << 30 ? INT32_MAX : 2 * quotient;
+}
+
 /* 1 / total, as a Q0.31 number in [1/2, 1] times 2^-integer_bits, for a Q12.19 total of at least 1. */
 static inline int32_t nt_reciprocal(uint32_t total, int32_t *integer_bits)
 {
@@ -606,14 +624,7 @@ static inline int32_t nt_reciprocal(uint32_t total, int32_t *integer_bits)
         ++headroom;
     }
     *integer_bits = NT_SUM_SHIFT - headroom;
-    /* Newton's method on total / 2 in [1/2, 1), from 48/17 - 32/17 * (total / 2); the quotient is Q2.29. */
-    const int32_t half = (int32_t)(total >> 1);
-    int32_t quotient = 1515870810 + nt_high_product(half, -1010580540);
-    for (int32_t i = 0; i < NT_NEWTON_STEPS; ++i) {
-        const int32_t error = ((int32_t)1 << 29) - nt_high_product(half, quotient);
-        quotient += 4 * nt_high_product(quotient, error);
-    }
-    return quotient >= (int32_t)1 << 30 ? INT32_MAX : 2 * quotient;
+    return nt_reciprocal_of_double((int32_t)(total >> 1));
 }
 
 /* Each row of depth values by itself; table[d] is exp(-scale * d) in Q0.31 for a distance d to the row's largest value.
@@ -636,6 +647,62 @@ static inline void nt_softmax(const int32_t *table, int32_t n_rows, int32_t dept
             const int64_t probability = nt_high_product(table[largest - in[i]], inverse);
             const int64_t rounded = (probability + ((int64_t)1 << (right - 1))) >> right;
             out[i] = nt_clamp((int32_t)rounded + INT8_MIN, INT8_MIN, INT8_MAX);
+        }
+    }
+}
+
+/* Leading zeros of a positive number, the sign's place not counted. */
+static inline int32_t nt_headroom(int32_t value)
+{
+    int32_t headroom = 0;
+    for (; value < (int32_t)1 << 30; value *= 2) {
+        ++headroom;
+    }
+    return headroom;
+}
+
+/* The natural logarithm, Q5.26, of a Q12.19 total of at least 1: that of r around 2^(-1/4), and of a power of two from
+ * which a square root is split off where that brings r nearer. */
+static inline int32_t nt_logarithm(int32_t total)
+{
+    const int32_t sqrt_half = 1518500250, center = 1805811301, quarter = (int32_t)1 << 23, unit = (int32_t)1 << 25;
+    const int32_t first = nt_headroom(total);
+    const int32_t second = nt_headroom(nt_high_product(total, sqrt_half));
+    const int64_t first_r = 2 * (int64_t)nt_high_product(total * ((int32_t)1 << first), sqrt_half);
+    const int64_t second_r = (int64_t)total << second;
+    const int32_t r = (int32_t)(first_r < second_r ? first_r : second_r);
+    const int32_t power = nt_max((NT_SUM_SHIFT - 1 - first) * unit + quarter, (NT_SUM_SHIFT - second) * unit - quarter);
+    const int32_t p = (int32_t)(((int64_t)r + center + 1) >> 1);
+    const int32_t q = 2 * (r - center);
+    const int32_t square = nt_high_product(q, q);
+    const int32_t numerator = nt_high_product(q, r) + nt_high_product(nt_high_product(q, square), 117049297);
+    const int32_t rest = nt_high_product(p, 1057819769 + q + nt_high_product(127690142, square)) +
+                         nt_high_product(638450708, q);
+    const int32_t inverse = nt_reciprocal_of_double((int32_t)(((int64_t)rest + ((int64_t)1 << 31)) >> 1));
+    const int32_t narrow = numerator < 0 ? -((32 - numerator) >> 6) : (numerator + 32) >> 6;
+    return 2 * (nt_high_product(power, 1488522236) + nt_high_product(narrow, inverse));
+}
+
+/* Each row by itself; table as of nt_softmax. Outputs have scale 1/16 and zero point 127. */
+static inline void nt_log_softmax(const int32_t *table, const nt_distance *distance, int32_t n_rows, int32_t depth,
+                                  const int8_t *in, int8_t *out)
+{
+    for (int32_t row = 0; row < n_rows; ++row, in += depth, out += depth) {
+        int32_t largest = INT8_MIN;
+        int32_t total = 0;
+        for (int32_t i = 0; i < depth; ++i) {
+            largest = nt_max(largest, in[i]);
+        }
+        for (int32_t i = 0; i < depth; ++i) {
+            total += (int32_t)(((uint32_t)table[largest - in[i]] + (1u << (NT_SUM_SHIFT - 1))) >> NT_SUM_SHIFT);
+        }
+        const int64_t logarithm = nt_logarithm(total);
+        for (int32_t i = 0; i < depth; ++i) {
+            const int32_t steps = nt_min(largest - in[i], distance->farthest);
+            const int32_t scaled = nt_high_product(-(steps * ((int32_t)1 << distance->shift)), distance->multiplier);
+            const int64_t below = (logarithm - scaled + ((int64_t)1 << 21)) >> 22;
+            out[i] = largest - in[i] > distance->farthest ? (int8_t)INT8_MIN
+                                                          : nt_clamp((int32_t)(INT8_MAX - below), INT8_MIN, INT8_MAX);
         }
     }
 }
