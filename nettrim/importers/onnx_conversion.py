@@ -142,6 +142,12 @@ class Conversion:
         """Keep the network's input."""
         self._values[name] = replace(value, is_exclusive=self._reads[name] == 1)
 
+    def between(self, node: Node, suffix: str) -> str:
+        """Return the name of a tensor between two operators that one node becomes; the second alone reads it."""
+        name = f"{node.outputs[0]}.{suffix}"
+        self._reads[name] = 1
+        return name
+
     def find(self, name: str) -> Value | None:
         """Return an activation that has been converted."""
         return self._values.get(name)

@@ -1,10 +1,12 @@
 """ONNX nodes that work value by value: clamps, Softmax and LogSoftmax."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from nettrim.importers.onnx_conversion import Conversion
+from nettrim.importers.onnx_layers import scale_values
 from nettrim.importers.onnx_node import Node, refuse
 from nettrim_runtime.ops import Activation, ActivationFunction, LogSoftmax, Softmax
 
@@ -17,17 +19,24 @@ def convert_relu(node: Node, conversion: Conversion) -> None:
 
 
 def convert_clip(node: Node, conversion: Conversion) -> None:
-    """Clip to the bounds of one of the activation functions."""
+    """Clip to any bounds."""
     bounds: list[Any] = [node.attributes.get("min"), node.attributes.get("max")]
     if node.opset >= 11:
         bounds = [conversion.optional_constant(node, 1, "min"), conversion.optional_constant(node, 2, "max")]
     lower = float("-inf") if bounds[0] is None else float(np.ravel(bounds[0])[0])
     upper = float("inf") if bounds[1] is None else float(np.ravel(bounds[1])[0])
     lower, upper = (float("-inf") if lower <= -UNBOUNDED else lower), (float("inf") if upper >= UNBOUNDED else upper)
-    functions = [each for each in ActivationFunction if (each.lower, each.upper) == (lower, upper)]
-    if not functions:
-        refuse(node, f"bounds ({lower}, {upper}), expected (0, 6), (-1, 1) or (0, infinity)")
-    _add_activation(node, conversion, functions[0])
+    if not lower < upper:
+        refuse(node, f"bounds ({lower}, {upper}), expected the smaller one first")
+    _add_clamp(node, conversion, lower, upper)
+
+
+def convert_hard_sigmoid(node: Node, conversion: Conversion) -> None:
+    """HardSigmoid: alpha * x + beta, cut off at 0 and 1."""
+    scaled = replace(node, name=f"{node.name}.scaled", outputs=(conversion.between(node, "scaled"),))
+    alpha, beta = (np.array(node.number(name, default)) for name, default in (("alpha", 0.2), ("beta", 0.5)))
+    scale_values(scaled, conversion, conversion.value(node), alpha, beta)
+    _add_clamp(replace(node, inputs=scaled.outputs), conversion, 0.0, 1.0)
 
 
 def convert_softmax(node: Node, conversion: Conversion) -> None:
@@ -44,6 +53,33 @@ def convert_softmax(node: Node, conversion: Conversion) -> None:
     name, output = builder.op_name(node.name), builder.tensor_name(node.outputs[0])
     operator = Softmax if node.op_type == "Softmax" else LogSoftmax
     conversion.put(node, builder.add(operator(name, flat, output)), value.positions)
+
+
+def _add_clamp(node: Node, conversion: Conversion, lower: float, upper: float) -> None:
+    """Append a clamp of TFLite's, between scalings where the bounds are others."""
+    function = next((each for each in ActivationFunction if (each.lower, each.upper) == (lower, upper)), None)
+    if function is not None:
+        _add_activation(node, conversion, function)
+        return
+    known, scale, offset = _scaled_clamp(lower, upper)
+    before = replace(node, name=f"{node.name}.before", outputs=(conversion.between(node, "before"),))
+    scale_values(before, conversion, conversion.value(node), np.array(scale), np.array(offset))
+    clamp = replace(
+        node, name=f"{node.name}.clamp", inputs=before.outputs, outputs=(conversion.between(node, "clamp"),)
+    )
+    _add_activation(clamp, conversion, known)
+    after = replace(node, inputs=clamp.outputs)
+    scale_values(after, conversion, conversion.value(after), np.array(1 / scale), np.array(-offset / scale))
+
+
+def _scaled_clamp(lower: float, upper: float) -> tuple[ActivationFunction, float, float]:
+    """Return (function, scale, offset) with clamp(x) = (function(scale * x + offset) - offset) / scale."""
+    if upper == float("inf"):
+        return ActivationFunction.RELU, 1.0, -lower
+    if lower == float("-inf"):
+        return ActivationFunction.RELU, -1.0, upper
+    scale = ActivationFunction.RELU6.upper / (upper - lower)
+    return ActivationFunction.RELU6, scale, -lower * scale
 
 
 def _add_activation(node: Node, conversion: Conversion, function: ActivationFunction) -> None:

@@ -11,13 +11,14 @@ from nettrim.importers.imported_model import ImportedModel
 from nettrim.importers.onnx_concat import convert_concat
 from nettrim.importers.onnx_constants import FOLDABLE, all_constant, fold_node, read_initializers, shape_placeholder
 from nettrim.importers.onnx_conversion import Conversion, is_straight
-from nettrim.importers.onnx_elementwise import convert_clip, convert_relu, convert_softmax
+from nettrim.importers.onnx_elementwise import convert_clip, convert_hard_sigmoid, convert_relu, convert_softmax
 from nettrim.importers.onnx_file import check_onnx, opset_version, parse_onnx
 from nettrim.importers.onnx_functions import convert_function, convert_gelu, convert_leaky_relu, convert_prelu
 from nettrim.importers.onnx_input import add_input, read_input
 from nettrim.importers.onnx_layers import convert_batch_normalization, convert_conv, convert_gemm, convert_mat_mul
 from nettrim.importers.onnx_node import Node, RefusedNodeError, UnknownInputError, read_node, refuse
-from nettrim.importers.onnx_pairs import convert_pair
+from nettrim.importers.onnx_pairs import convert_pair, convert_swish
+from nettrim.importers.onnx_recognition import recognise_functions
 from nettrim.importers.onnx_selection import convert_pad, convert_slice
 from nettrim.importers.onnx_shapes import (
     convert_dropout,
@@ -55,6 +56,7 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "Gemm": convert_gemm,
     "GlobalAveragePool": convert_global_pool,
     "GlobalMaxPool": convert_global_pool,
+    "HardSigmoid": convert_hard_sigmoid,
     "HardSwish": convert_function,
     "Identity": convert_identity,
     "LeakyRelu": convert_leaky_relu,
@@ -72,6 +74,7 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "Softmax": convert_softmax,
     "Squeeze": convert_squeeze,
     "Sub": convert_pair,
+    "Swish": convert_swish,
     "Tanh": convert_function,
     "Transpose": convert_transpose,
     "Unsqueeze": convert_unsqueeze,
@@ -102,8 +105,11 @@ def import_onnx(data: bytes, source: str, name: str, input_shape: tuple[int, ...
     _check(model, nodes, source)
     output = _only_output(model, source)
     network_input = read_input(model.graph, nodes, source, input_shape)
+    constants = read_initializers(model, source)
+    nodes, recognised = recognise_functions(nodes, constants, [output], model.opset_import)
     reads = Counter([output, *(name for node in nodes for name in node.inputs)])
-    conversion = Conversion(source, read_initializers(model, source), reads)
+    conversion = Conversion(source, constants, reads)
+    conversion.rewrites["functions recognised by their values"] += recognised
     tensor = add_input(conversion, network_input)
     refusals = _convert_nodes(nodes, conversion, model.opset_import)
     if refusals:
@@ -218,4 +224,4 @@ def _origin_note(model: onnx.ModelProto) -> str:
 
 
 def _rewrite_notes(conversion: Conversion) -> tuple[str, ...]:
-    return tuple(f"{rewrite}: {count}" for rewrite, count in sorted(conversion.rewrites.items()))
+    return tuple(f"{rewrite}: {count}" for rewrite, count in sorted(conversion.rewrites.items()) if count)

@@ -1,6 +1,7 @@
-"""ONNX nodes of two operands, value by value: Add, Sub, Mul and Div, of activations or with a constant."""
+"""ONNX nodes of two operands, value by value: Add, Sub, Mul, Div and Swish, of activations or with a constant."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -8,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.importers.onnx_conversion import Conversion, Value, is_straight, straight_positions
+from nettrim.importers.onnx_functions import add_function
 from nettrim.importers.onnx_layers import scale_values
 from nettrim.importers.onnx_node import Node, refuse
-from nettrim_runtime.ops import Add, Mul, Pairwise, Sub
+from nettrim_runtime.ops import Add, Function, Mul, Pairwise, Sub
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +36,15 @@ def convert_pair(node: Node, conversion: Conversion) -> None:
         conversion.put(node, _add(node, conversion, first.tensor, other), first.positions)
     else:
         _combine_aligned(node, conversion, first, second)
+
+
+def convert_swish(node: Node, conversion: Conversion) -> None:
+    """Swish, also called SiLU: x * sigmoid(x)."""
+    if node.number("alpha", 1.0) != 1:
+        refuse(node, f"alpha {node.number('alpha', 1.0)}, expected 1")
+    gate = replace(node, name=f"{node.name}.gate", outputs=(conversion.between(node, "gate"),))
+    add_function(gate, conversion, Function.SIGMOID)
+    convert_pair(replace(node, op_type="Mul", inputs=(*node.inputs, *gate.outputs)), conversion)
 
 
 def _combine_with_constant(node: Node, conversion: Conversion, index: int, constant: Array) -> None:

@@ -70,9 +70,9 @@ def test_every_unsupported_operator_is_in_the_one_message(tmp_path: Path) -> Non
     nodes = [
         node("Softsign", "x", "a"),
         node("Softplus", "a", "b"),
-        node("Clip", "b two", "c"),
+        node("Clip", "b two two", "c"),
         node("Selu", "x", "d"),
-        node("Clip", "x two", "e"),
+        node("Clip", "x two two", "e"),
         node("Sum", "c d e", "y"),
     ]
     path = write_onnx(tmp_path / "m.onnx", nodes, ["N", 6], {"two": np.float32(2)})
