@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nettrim.clear_tables import clear_tables
 from nettrim.widen import quantization_families, with_requantizations
 from nettrim_runtime.csr import CsrMatrix
 from nettrim_runtime.errors import UnsupportedOperatorError
@@ -133,6 +134,7 @@ def _activation_quantizations(
 
     chosen = {first: covering(first, found) for first, found in covered.items()}
     chosen |= {family[op.output]: found for op in graph.ops if (found := fixed_output(op)) is not None}
+    chosen = clear_tables(graph, family, chosen)
     return {name: chosen[first] for name, first in family.items()}
 
 

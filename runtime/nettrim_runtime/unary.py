@@ -67,8 +67,8 @@ def lookup_table(op: UnaryFunction, source: Quantization, target: Quantization) 
 
     Leaky ReLU and hard swish are fixed-point arithmetic (tensorflow/lite/kernels/internal/reference/leaky_relu.h,
     hard_swish.h). The others are computed in float32 (LUTPopulate in tensorflow/lite/kernels/internal/common.h), here
-    with exponentials and their like rounded correctly: what a C library rounds otherwise in the last of 24 bits can
-    differ by one step where that decides, about one table of thousands.
+    with exponentials and their like rounded correctly. A C library may round them otherwise in the last of 24 bits,
+    which only shows where `border_distance` is next to nothing.
     """
     inputs = np.arange(INT8.min, INT8.max + 1, dtype=np.int64) - source.zero_point
     match op.function:
@@ -77,11 +77,26 @@ def lookup_table(op: UnaryFunction, source: Quantization, target: Quantization) 
         case Function.HARD_SWISH:
             outputs = _hard_swish(inputs, source.scale[0], target.scale[0])
         case _:
-            values = _in_float32(op.function, source.scale[0] * inputs.astype(np.float32))
-            steps = values * (np.float32(1) / target.scale[0])
+            steps = _steps(op, source, target)
             outputs = np.copysign(np.floor(np.abs(steps.astype(np.float64)) + 0.5), steps)
     table: Array = np.clip(outputs + target.zero_point, INT8.min, INT8.max).astype(np.int8)
     return table
+
+
+def border_distance(op: UnaryFunction, source: Quantization, target: Quantization) -> float:
+    """Return how near an entry of a function's table comes to the border between two integers, in steps."""
+    if op.function in {Function.LEAKY_RELU, Function.HARD_SWISH}:
+        return 0.5  # integer arithmetic, without a doubt
+    steps = np.abs(_steps(op, source, target).astype(np.float64))
+    return float(np.abs(steps - np.floor(steps) - 0.5).min())
+
+
+def _steps(op: UnaryFunction, source: Quantization, target: Quantization) -> Array:
+    """Return the outputs for the inputs -128 to 127 in steps of the output, float32 before rounding."""
+    inputs = np.arange(INT8.min, INT8.max + 1, dtype=np.int64) - source.zero_point
+    values = _in_float32(op.function, source.scale[0] * inputs.astype(np.float32))
+    steps: Array = values * (np.float32(1) / target.scale[0])
+    return steps
 
 
 def _erf(x: Array) -> Array:
