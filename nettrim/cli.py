@@ -107,6 +107,9 @@ def deploy(
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Open model files that can run any code: trusted ones only.")
     ] = False,
+    labels: Annotated[
+        Path | None, typer.Option(help="Class names, one a line; they go into model.tflite.", show_default=False)
+    ] = None,
     input_scale: Annotated[float, typer.Option(help="Samples are multiplied by this first.")] = 1.0,
     mean: Annotated[
         str | None, typer.Option(help="Then this is subtracted: one value or one a channel.", show_default=False)
@@ -145,6 +148,7 @@ def deploy(
         fit=fit,
         int16=int16,
         goal_is_default=not fit and all(goal is None for goal in (sparsity, relative_epsilon, max_drop)),
+        labels=labels,
         input_options=InputOptions(input_scale, _floats(mean, "--mean"), _floats(std, "--std"), input_layout),
         input_shape=_shape(input_shape),
         arch=arch,

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from nettrim.board_limits import check_fits, check_flash, check_ram, deployed_flash_bytes, flash_to_fit, formats_for
 from nettrim.bundle import check_output
 from nettrim.calibrate import choose_tails, quantize_on
+from nettrim.class_names import load_class_names
 from nettrim.deployment_warnings import result_warnings
 from nettrim.evaluate import (
     Accuracy,
@@ -93,6 +94,7 @@ class DeployOptions:
     input_shape: tuple[int, ...] | None = None
     arch: str | None = None
     trust_pickle: bool = False
+    labels: Path | None = None
     seed: int = 0
 
     @property
@@ -121,6 +123,7 @@ class Inputs:
     max_drop: float | None
     flash_bytes: int | None
     kept: Graph | None
+    class_names: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -217,6 +220,7 @@ def read_inputs(options: DeployOptions) -> Inputs:
     )
     n_classes = graph.tensors[graph.outputs[0]].size
     rng = np.random.default_rng(options.seed)
+    class_names = load_class_names(options.labels, n_classes) if options.labels else ()
     data = options.data or find_calibration(options.model)
     drawn = integer_samples(kept, rng) if kept else synthetic_samples(spec, rng)
     calibration = load_samples(data, spec, max(n_classes, 2)) if data else drawn
@@ -231,7 +235,7 @@ def read_inputs(options: DeployOptions) -> Inputs:
         calibration = replace(calibration, labels=None)
         max_drop = DEFAULT_DISAGREEMENT if has_classes(graph, calibration) else DEFAULT_OUTPUT_ERROR
         fit = replace(fit, labels=None)
-    return Inputs(board, model, spec, fit, held_out, test, settings, max_drop, flash_bytes, kept)
+    return Inputs(board, model, spec, fit, held_out, test, settings, max_drop, flash_bytes, kept, class_names)
 
 
 def _load_test(options: DeployOptions, data: Path | None, spec: InputSpec, n_classes: int) -> Samples | None:

@@ -30,6 +30,7 @@ from nettrim.toolchain import (
 from nettrim_boards.board import FIRMWARE_FOLDER, Board, load_board
 from nettrim_exporters.c_header import render_c_header, render_c_kernels
 from nettrim_exporters.tflite import render_tflite
+from nettrim_exporters.tflite_metadata import LABELS_FILE, Preparation, render_labels
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.graph import Array
 from nettrim_runtime.model_file import load_model, render_model
@@ -54,9 +55,13 @@ def write_deployment(
     """
     golden = golden_vectors(deployment)
     (folder / "model.npz").write_bytes(render_model(deployment.shipped))
-    (folder / "model.tflite").write_bytes(render_tflite(deployment.shipped, deployment.name))
+    preparation = _preparation(deployment)
+    content = render_tflite(deployment.shipped, deployment.name, preparation=preparation)
+    (folder / "model.tflite").write_bytes(content)
+    if preparation.labels:
+        (folder / LABELS_FILE).write_text(render_labels(preparation.labels), encoding="utf-8")
     if deployment.sparse_tflite is not None:
-        content = render_tflite(deployment.shipped, deployment.name, deployment.sparse_tflite.layers)
+        content = render_tflite(deployment.shipped, deployment.name, deployment.sparse_tflite.layers, preparation)
         (folder / SPARSE_FILE).write_bytes(content)
     header = render_c_header(deployment.fast, deployment.name, (golden[0][:1], golden[1][:1]))
     (folder / "model.h").write_text(header, encoding="utf-8")
@@ -233,6 +238,7 @@ def _render_readme(deployment: Deployment, program: str | None, golden_samples: 
         version=importlib.metadata.version("nettrim"),
         program=program,
         sparse_tflite=deployment.sparse_tflite,
+        labels=deployment.inputs.class_names,
         golden_samples=golden_samples,
         preprocessing=_preprocessing(deployment),
         input_shape=entry["shape"],
@@ -256,6 +262,17 @@ def _template(name: str) -> jinja2.Template:
         autoescape=name.endswith(".html.j2"),  # the others are Markdown
     )
     return environment.from_string((resources.files("nettrim") / "templates" / name).read_text("utf-8"))
+
+
+def _preparation(deployment: Deployment) -> Preparation:
+    """Return (x * scale - mean) / std as the (x - mean) / std of TFLite's metadata."""
+    options = deployment.inputs.spec.options
+    mean, std = options.mean or (0.0,), options.std or (1.0,)
+    return Preparation(
+        mean=tuple(value / options.input_scale for value in mean),
+        std=tuple(value / options.input_scale for value in std),
+        labels=deployment.inputs.class_names,
+    )
 
 
 def _preprocessing(deployment: Deployment) -> str:

@@ -5,6 +5,7 @@ from typing import assert_never
 
 import numpy as np
 
+from nettrim_exporters.flatbuffer_tables import Fields
 from nettrim_exporters.tflite_blocks import BLOCKED_FULLY_CONNECTED_VERSION, encode_blocks
 from nettrim_exporters.tflite_codes import (
     DILATED_DEPTHWISE_VERSION,
@@ -20,12 +21,12 @@ from nettrim_exporters.tflite_codes import (
 from nettrim_exporters.tflite_file import (
     ANY_BATCH_SIZE,
     Array,
-    Fields,
     FileModel,
     FileOperator,
     FileTensor,
     encode_model,
 )
+from nettrim_exporters.tflite_metadata import BUFFER_NAME, Preparation, encode_metadata, with_labels
 from nettrim_runtime import tflite_schema as schema
 from nettrim_runtime.errors import UnsupportedOperatorError
 from nettrim_runtime.fixed_output import fixed_output
@@ -63,7 +64,9 @@ Window = Conv2d | MaxPool2d | AveragePool2d
 DEPTHWISE_AXIS = 3  # depthwise weights are 1HWO
 
 
-def render_tflite(graph: Graph, description: str = "", blocked: Collection[str] = ()) -> bytes:
+def render_tflite(
+    graph: Graph, description: str = "", blocked: Collection[str] = (), preparation: Preparation | None = None
+) -> bytes:
     """Return a network as a TFLite flatbuffer.
 
     The file's shapes have a batch of 1; its shape signature lets an interpreter resize the batch axis.
@@ -79,6 +82,8 @@ def render_tflite(graph: Graph, description: str = "", blocked: Collection[str] 
     blocked : collection of str
         The `Dense` operators whose weights are stored as blocks of 1x16, see `tflite_blocks`; all others are dense.
         TFLite Micro does not read such a file.
+    preparation : Preparation, optional
+        Kept as the file's metadata; class names are packed behind the model.
 
     Raises
     ------
@@ -89,7 +94,8 @@ def render_tflite(graph: Graph, description: str = "", blocked: Collection[str] 
     lowering = _Lowering(graph, blocked)
     for op in graph.ops:
         lowering.add(op)
-    return encode_model(
+    metadata = {} if preparation is None else {BUFFER_NAME: encode_metadata(graph, preparation, description)}
+    content = encode_model(
         FileModel(
             name=graph.name,
             description=description,
@@ -97,8 +103,10 @@ def render_tflite(graph: Graph, description: str = "", blocked: Collection[str] 
             operators=tuple(lowering.operators),
             inputs=tuple(lowering.activations[name] for name in graph.inputs),
             outputs=tuple(lowering.activations[name] for name in graph.outputs),
+            metadata=metadata,
         )
     )
+    return with_labels(content, preparation.labels) if preparation and preparation.labels else content
 
 
 def check_tflite(graph: Graph) -> None:

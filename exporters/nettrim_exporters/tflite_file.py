@@ -1,6 +1,6 @@
 """Tensors and operators to the bytes of a .tflite flatbuffer; the same input gives the same bytes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,11 +8,11 @@ import flatbuffers
 import numpy as np
 import numpy.typing as npt
 
+from nettrim_exporters.flatbuffer_tables import Encode, Fields, write_table, write_tables, write_vector
 from nettrim_runtime import tflite_schema as schema
 from nettrim_runtime.graph import Quantization
 
 Array = npt.NDArray[Any]
-Fields = Mapping[schema.Field, float]
 
 TENSOR_TYPES = {
     "float32": schema.TensorType.FLOAT32,
@@ -79,7 +79,7 @@ class FileOperator:
 
 @dataclass(frozen=True)
 class FileModel:
-    """All that a file holds: one subgraph."""
+    """All that a file holds: one subgraph, and bytes by name that interpreters pass over."""
 
     name: str
     description: str
@@ -87,30 +87,31 @@ class FileModel:
     operators: tuple[FileOperator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    metadata: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def encode_model(model: FileModel) -> bytes:
     """Return the flatbuffer of a model, following schema.fbs, table Model."""
-    buffers = _buffers(model.tensors)
+    buffers = _buffers(model)
     codes = list(dict.fromkeys((operator.code, operator.version) for operator in model.operators))
     builder = flatbuffers.Builder(sum(len(data) for data in buffers) + (1 << 16))
     fields = {
-        schema.Model.BUFFERS: _tables(builder, [_buffer(data) for data in buffers]),
-        schema.Model.SUBGRAPHS: _tables(builder, [_subgraph(model, codes, buffers)]),
-        schema.Model.OPERATOR_CODES: _tables(builder, [_operator_code(*code) for code in codes]),
+        schema.Model.BUFFERS: write_tables(builder, [_buffer(data) for data in buffers]),
+        schema.Model.SUBGRAPHS: write_tables(builder, [_subgraph(model, codes, buffers)]),
+        schema.Model.OPERATOR_CODES: write_tables(builder, [_operator_code(*code) for code in codes]),
         schema.Model.DESCRIPTION: builder.CreateString(model.description),
         schema.Model.VERSION: schema.SCHEMA_VERSION,
     }
-    builder.Finish(_table(builder, fields), file_identifier=schema.FILE_IDENTIFIER)
+    if model.metadata:
+        entries = [_metadata(name, buffers.index(data)) for name, data in model.metadata.items()]
+        fields[schema.Model.METADATA] = write_tables(builder, entries)
+    builder.Finish(write_table(builder, fields), file_identifier=schema.FILE_IDENTIFIER)
     return bytes(builder.Output())
 
 
-_Encode = Callable[[Any], int]  # writes a table into a flatbuffers.Builder, returns its offset
-
-
-def _buffers(tensors: Sequence[FileTensor]) -> tuple[bytes, ...]:
+def _buffers(model: FileModel) -> tuple[bytes, ...]:
     """Return each constant's bytes once; the first buffer is the empty one that activations name."""
-    return tuple(dict.fromkeys((b"", *(_bytes(tensor) for tensor in tensors))))
+    return tuple(dict.fromkeys((b"", *(_bytes(tensor) for tensor in model.tensors), *model.metadata.values())))
 
 
 def _bytes(tensor: FileTensor) -> bytes:
@@ -119,40 +120,48 @@ def _bytes(tensor: FileTensor) -> bytes:
     return np.ascontiguousarray(tensor.data, dtype=np.dtype(tensor.dtype).newbyteorder("<")).tobytes()
 
 
-def _buffer(data: bytes) -> _Encode:
+def _buffer(data: bytes) -> Encode:
     def encode(builder: Any) -> int:
         if not data:
-            return _table(builder, {})
+            return write_table(builder, {})
         builder.Prep(schema.BUFFER_ALIGNMENT, len(data))
-        return _table(builder, {schema.Buffer.DATA: builder.CreateByteVector(data)})
+        return write_table(builder, {schema.Buffer.DATA: builder.CreateByteVector(data)})
 
     return encode
 
 
-def _operator_code(code: schema.BuiltinOperator, version: int) -> _Encode:
+def _metadata(name: str, buffer_index: int) -> Encode:
+    def encode(builder: Any) -> int:
+        fields = {schema.Metadata.NAME: builder.CreateString(name), schema.Metadata.BUFFER: buffer_index}
+        return write_table(builder, fields)
+
+    return encode
+
+
+def _operator_code(code: schema.BuiltinOperator, version: int) -> Encode:
     fields = {
         schema.OperatorCode.DEPRECATED_BUILTIN_CODE: min(code, schema.PLACEHOLDER_FOR_GREATER_OP_CODES),
         schema.OperatorCode.VERSION: version,
         schema.OperatorCode.BUILTIN_CODE: code,
     }
-    return lambda builder: _table(builder, fields)
+    return lambda builder: write_table(builder, fields)
 
 
 def _subgraph(
     model: FileModel, codes: Sequence[tuple[schema.BuiltinOperator, int]], buffers: Sequence[bytes]
-) -> _Encode:
+) -> Encode:
     buffer_index = {data: index for index, data in enumerate(buffers)}
     tensors = [_tensor(tensor, buffer_index[_bytes(tensor)]) for tensor in model.tensors]
     operators = [_operator(operator, codes.index((operator.code, operator.version))) for operator in model.operators]
 
     def encode(builder: Any) -> int:
-        return _table(
+        return write_table(
             builder,
             {
-                schema.SubGraph.TENSORS: _tables(builder, tensors),
-                schema.SubGraph.INPUTS: _vector(builder, model.inputs, np.int32),
-                schema.SubGraph.OUTPUTS: _vector(builder, model.outputs, np.int32),
-                schema.SubGraph.OPERATORS: _tables(builder, operators),
+                schema.SubGraph.TENSORS: write_tables(builder, tensors),
+                schema.SubGraph.INPUTS: write_vector(builder, model.inputs, np.int32),
+                schema.SubGraph.OUTPUTS: write_vector(builder, model.outputs, np.int32),
+                schema.SubGraph.OPERATORS: write_tables(builder, operators),
                 schema.SubGraph.NAME: builder.CreateString(model.name),
             },
         )
@@ -160,57 +169,57 @@ def _subgraph(
     return encode
 
 
-def _tensor(tensor: FileTensor, buffer_index: int) -> _Encode:
+def _tensor(tensor: FileTensor, buffer_index: int) -> Encode:
     is_constant = tensor.data is not None
 
     def encode(builder: Any) -> int:
         shape = tensor.shape if is_constant else (BATCH_SIZE, *tensor.shape)
         fields = {
-            schema.Tensor.SHAPE: _vector(builder, shape, np.int32),
+            schema.Tensor.SHAPE: write_vector(builder, shape, np.int32),
             schema.Tensor.TYPE: TENSOR_TYPES[tensor.dtype],
             schema.Tensor.BUFFER: buffer_index,
             schema.Tensor.NAME: builder.CreateString(tensor.name),
         }
         if not is_constant:
-            fields[schema.Tensor.SHAPE_SIGNATURE] = _vector(builder, (ANY_BATCH_SIZE, *tensor.shape), np.int32)
+            fields[schema.Tensor.SHAPE_SIGNATURE] = write_vector(builder, (ANY_BATCH_SIZE, *tensor.shape), np.int32)
         if tensor.quantization is not None:
             fields[schema.Tensor.QUANTIZATION] = _quantization(builder, tensor.quantization)
         if tensor.sparsity is not None:
             fields[schema.Tensor.SPARSITY] = _sparsity(builder, tensor.shape, tensor.sparsity)
-        return _table(builder, fields)
+        return write_table(builder, fields)
 
     return encode
 
 
 def _sparsity(builder: Any, shape: tuple[int, ...], sparsity: BlockSparsity) -> int:
     n_rows, n_columns = shape
-    dimensions: list[_Encode] = [
+    dimensions: list[Encode] = [
         _dense_dimension(n_rows),
         _sparse_dimension(n_columns // sparsity.width, sparsity),
         _dense_dimension(sparsity.width),
     ]
-    return _table(
+    return write_table(
         builder,
         {
-            schema.SparsityParameters.TRAVERSAL_ORDER: _vector(builder, range(BLOCK_DIMENSION + 1), np.int32),
-            schema.SparsityParameters.BLOCK_MAP: _vector(builder, (BLOCKED_AXIS,), np.int32),
-            schema.SparsityParameters.DIM_METADATA: _tables(builder, dimensions),
+            schema.SparsityParameters.TRAVERSAL_ORDER: write_vector(builder, range(BLOCK_DIMENSION + 1), np.int32),
+            schema.SparsityParameters.BLOCK_MAP: write_vector(builder, (BLOCKED_AXIS,), np.int32),
+            schema.SparsityParameters.DIM_METADATA: write_tables(builder, dimensions),
         },
     )
 
 
-def _dense_dimension(size: int) -> _Encode:
+def _dense_dimension(size: int) -> Encode:
     fields = {
         schema.DimensionMetadata.FORMAT: schema.DimensionType.DENSE,
         schema.DimensionMetadata.DENSE_SIZE: size,
     }
-    return lambda builder: _table(builder, fields)
+    return lambda builder: write_table(builder, fields)
 
 
-def _sparse_dimension(size: int, sparsity: BlockSparsity) -> _Encode:
+def _sparse_dimension(size: int, sparsity: BlockSparsity) -> Encode:
     def encode(builder: Any) -> int:
         segments, indices = (_index_vector(builder, values) for values in (sparsity.segments, sparsity.indices))
-        return _table(
+        return write_table(
             builder,
             {
                 schema.DimensionMetadata.FORMAT: schema.DimensionType.SPARSE_CSR,
@@ -226,50 +235,31 @@ def _sparse_dimension(size: int, sparsity: BlockSparsity) -> _Encode:
 
 
 def _index_vector(builder: Any, values: Array) -> int:
-    return _table(builder, {schema.IndexVector.VALUES: _vector(builder, values, values.dtype)})
+    return write_table(builder, {schema.IndexVector.VALUES: write_vector(builder, values, values.dtype)})
 
 
 def _quantization(builder: Any, quantization: Quantization) -> int:
     zero_points = [quantization.zero_point] * quantization.scale.size
-    return _table(
+    return write_table(
         builder,
         {
-            schema.QuantizationParameters.SCALE: _vector(builder, quantization.scale, np.float32),
-            schema.QuantizationParameters.ZERO_POINT: _vector(builder, zero_points, np.int64),
+            schema.QuantizationParameters.SCALE: write_vector(builder, quantization.scale, np.float32),
+            schema.QuantizationParameters.ZERO_POINT: write_vector(builder, zero_points, np.int64),
             schema.QuantizationParameters.QUANTIZED_DIMENSION: quantization.axis or 0,
         },
     )
 
 
-def _operator(operator: FileOperator, opcode_index: int) -> _Encode:
+def _operator(operator: FileOperator, opcode_index: int) -> Encode:
     def encode(builder: Any) -> int:
         fields = {
             schema.Operator.OPCODE_INDEX: opcode_index,
-            schema.Operator.INPUTS: _vector(builder, operator.inputs, np.int32),
-            schema.Operator.OUTPUTS: _vector(builder, operator.outputs, np.int32),
+            schema.Operator.INPUTS: write_vector(builder, operator.inputs, np.int32),
+            schema.Operator.OUTPUTS: write_vector(builder, operator.outputs, np.int32),
         }
         if operator.options_type != schema.BuiltinOptions.NONE:
             fields[schema.Operator.BUILTIN_OPTIONS_TYPE] = operator.options_type
-            fields[schema.Operator.BUILTIN_OPTIONS] = _table(builder, operator.options)
-        return _table(builder, fields)
+            fields[schema.Operator.BUILTIN_OPTIONS] = write_table(builder, operator.options)
+        return write_table(builder, fields)
 
     return encode
-
-
-def _tables(builder: Any, encoders: Sequence[_Encode]) -> int:
-    offsets = [encode(builder) for encode in encoders]
-    builder.StartVector(4, len(offsets), 4)
-    for offset in reversed(offsets):  # a flatbuffer grows from its end
-        builder.PrependUOffsetTRelative(offset)
-    return int(builder.EndVector())
-
-
-def _vector(builder: Any, values: Sequence[int] | Array, dtype: npt.DTypeLike) -> int:
-    return int(builder.CreateNumpyVector(np.asarray(values, dtype=dtype)))
-
-
-def _table(builder: Any, fields: Fields) -> int:
-    builder.StartObject(max((item.slot for item in fields), default=-1) + 1)
-    for item, value in fields.items():
-        getattr(builder, f"Prepend{item.type.value}Slot")(item.slot, value, item.default)
-    return int(builder.EndObject())

@@ -92,6 +92,12 @@ class Model:  # schema.fbs: table Model
     SUBGRAPHS = Field(2, FieldType.OFFSET)
     DESCRIPTION = Field(3, FieldType.OFFSET)
     BUFFERS = Field(4, FieldType.OFFSET)
+    METADATA = Field(6, FieldType.OFFSET)
+
+
+class Metadata:  # schema.fbs: table Metadata
+    NAME = Field(0, FieldType.OFFSET)
+    BUFFER = Field(1, FieldType.UINT32)
 
 
 class OperatorCode:  # schema.fbs: table OperatorCode

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -405,3 +406,14 @@ def test_blocks_of_16_weights_give_a_second_tflite_file_for_a_raspberry_pi(
     assert "model.sparse.tflite: 0 in blocks of 1x16" in capsys.readouterr().out
     assert deploy("--target", "host", *arguments) == 0
     assert not (tmp_path / "wide-host" / "model.sparse.tflite").exists()
+
+
+def test_class_names_and_normalisation_go_into_the_tflite_file(deploy: Deploy, digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("".join(f"digit {number}\n" for number in range(10)))
+    arguments = (digits / "model.pt", "--sparsity", 0.5, "--labels", tmp_path / "names.txt")
+    assert deploy("--target", "host", *arguments) == 0
+    with zipfile.ZipFile(tmp_path / "model-host" / "model.tflite") as archive:
+        assert archive.read("labels.txt").decode().split("\n")[3] == "digit 3"
+    assert (tmp_path / "model-host" / "labels.txt").read_text() == (tmp_path / "names.txt").read_text()
+    (tmp_path / "names.txt").write_text("only one\n")
+    assert deploy("--target", "host", *arguments, "--force") == 2
