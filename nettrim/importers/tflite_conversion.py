@@ -80,6 +80,8 @@ class Conversion:
         By tensor of the graph: activations, weights and biases that are integers in the file.
     objections : list of str
         Why the graph cannot compute with the file's integers as they are; empty if it can.
+    notes : list of str
+        What was left out.
     """
 
     def __init__(self, file: FileGraph) -> None:
@@ -87,6 +89,7 @@ class Conversion:
         self.builder = GraphBuilder(file.source)
         self.integers: dict[str, Integers] = {}
         self.objections: list[str] = []
+        self.notes: list[str] = []
         self._values: dict[int, Value] = {}
         self._constants: dict[int, Constant] = {}
         self._constant_values = 0

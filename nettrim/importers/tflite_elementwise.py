@@ -1,6 +1,6 @@
 """Operators of a .tflite file that work value by value: additions, clamps, softmax."""
 
-from nettrim.importers.tflite_conversion import Conversion, fused_activation, refuse
+from nettrim.importers.tflite_conversion import Conversion, Value, fused_activation, refuse
 from nettrim.importers.tflite_file import FileOperator
 from nettrim_runtime import tflite_schema as schema
 from nettrim_runtime.ops import ActivationFunction, Add, Softmax
@@ -40,5 +40,24 @@ def convert_softmax(operator: FileOperator, conversion: Conversion) -> None:
     builder, tensor = conversion.builder, conversion.value(operator)
     if not conversion.shape(tensor):
         refuse("its input has no axis")
+    if _leave_out_behind_integers(operator, conversion):
+        return
     op = Softmax(builder.op_name(operator.name), tensor, builder.tensor_name(operator.name))
     conversion.put(operator, builder.add(op))
+
+
+def convert_log_softmax(operator: FileOperator, conversion: Conversion) -> None:
+    """LOG_SOFTMAX in floats that ends a network of integers."""
+    if not _leave_out_behind_integers(operator, conversion):
+        refuse("expected at the end of a quantised network alone, behind a DEQUANTIZE")
+
+
+def _leave_out_behind_integers(operator: FileOperator, conversion: Conversion) -> bool:
+    """Leave out what the file computes in floats at the end of its integers: the largest output stays the largest."""
+    tensor = conversion.value(operator)
+    is_last = operator.outputs == conversion.file.outputs
+    if not is_last or conversion.output(operator).type != "FLOAT32" or tensor not in conversion.integers:
+        return False
+    conversion.notes.append(f"{operator.op_type} in floats behind the integers is left out: the outputs are its inputs")
+    conversion.put_view(operator, Value(tensor))
+    return True

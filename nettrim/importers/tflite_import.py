@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from nettrim.importers.imported_model import ImportedModel, InputLayout
 from nettrim.importers.refusals import Refusal, refusal_message
 from nettrim.importers.tflite_conversion import Conversion, RefusedOperatorError, UnknownInputError, refuse
-from nettrim.importers.tflite_elementwise import convert_add, convert_clamp, convert_softmax
+from nettrim.importers.tflite_elementwise import convert_add, convert_clamp, convert_log_softmax, convert_softmax
 from nettrim.importers.tflite_file import FileGraph, FileOperator, read_tflite
 from nettrim.importers.tflite_integers import integer_graph
 from nettrim.importers.tflite_layers import convert_conv, convert_depthwise_conv, convert_fully_connected
@@ -31,6 +31,7 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "DEQUANTIZE": convert_dequantize,
     "EXPAND_DIMS": convert_reshape,
     "FULLY_CONNECTED": convert_fully_connected,
+    "LOG_SOFTMAX": convert_log_softmax,
     "MAX_POOL_2D": convert_pool,
     "MEAN": convert_mean,
     "PAD": convert_pad,
@@ -80,7 +81,7 @@ def import_tflite(data: bytes, source: str, name: str, input_shape: tuple[int, .
         graph, integers = simplify(built), integer_graph(built, conversion)
     except GraphError as error:
         raise ModelFileError(f"{source}: the network does not fit together: {error}") from error
-    notes = (_origin_note(file), *([integers.note] if integers else []), "transposes left: 0")
+    notes = (_origin_note(file), *conversion.notes, *([integers.note] if integers else []), "transposes left: 0")
     layout: InputLayout = "NHWC" if len(shape) == 3 else "flat"
     return ImportedModel(graph, layout, shape, notes, "TensorFlow Lite", integers.graph if integers else None)
 

@@ -7,7 +7,7 @@ from nettrim.passes import simplify
 from nettrim_runtime.errors import NettrimError
 from nettrim_runtime.fixed_point import layer_requantization
 from nettrim_runtime.graph import Graph, Tensor
-from nettrim_runtime.ops import Reshape, Softmax, op_constants, op_inputs
+from nettrim_runtime.ops import Reshape, op_constants, op_inputs
 
 DTYPES = {"INT8": "int8", "INT16": "int16", "INT32": "int32", "INT64": "int64"}
 OBJECTIONS_SHOWN = 3
@@ -31,7 +31,6 @@ def integer_graph(graph: Graph, conversion: Conversion) -> FileIntegers | None:
     """
     if not any(found.data is None for found in conversion.integers.values()):
         return None
-    graph, tail = _without_float_tail(graph, conversion)
     for op in graph.ops:
         if isinstance(op, Reshape) and op.input in conversion.integers:
             conversion.integers.setdefault(op.output, conversion.integers[op.input])
@@ -45,18 +44,7 @@ def integer_graph(graph: Graph, conversion: Conversion) -> FileIntegers | None:
             layer_requantization(quantized, layer)
     except NettrimError as error:
         return _refused([str(error)])
-    last = f"; {tail} behind them is computed in floats and left out" if tail else ""
-    return FileIntegers(quantized, f"the file's own integers, {quantized.tensors[quantized.inputs[0]].dtype}{last}")
-
-
-def _without_float_tail(graph: Graph, conversion: Conversion) -> tuple[Graph, str]:
-    """Leave out a softmax that ends the network in floats: what it reads has the same largest class."""
-    last = graph.ops[-1]
-    is_tail = isinstance(last, Softmax) and last.output not in conversion.integers
-    if not is_tail or graph.outputs != (last.output,):
-        return graph, ""
-    tensors = {name: tensor for name, tensor in graph.tensors.items() if name != last.output}
-    return replace(graph, ops=graph.ops[:-1], outputs=op_inputs(last), tensors=tensors), type(last).__name__
+    return FileIntegers(quantized, "the file's own integers")
 
 
 def _missing(graph: Graph, conversion: Conversion) -> list[str]:
