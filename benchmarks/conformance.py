@@ -207,10 +207,10 @@ def _first_reason(error: UnsupportedOperatorError) -> str:
 
 def _float_reference(subject: Subject) -> Array | None:
     """Return (n_samples, ...) of LiteRT or ONNX Runtime."""
-    is_tflite = subject.path.suffix == ".tflite"
+    is_tflite = subject.twin.suffix == ".tflite"
     if is_tflite and subject.model.quantized is None and subject.name not in HYBRID_FILES:
-        return run_litert(subject.path.read_bytes(), subject.x, REFERENCE_KERNELS)
-    return _run_onnx(subject) if subject.path.suffix == ".onnx" else None
+        return run_litert(subject.twin.read_bytes(), subject.x, REFERENCE_KERNELS)
+    return _run_onnx(subject) if subject.twin.suffix == ".onnx" else None
 
 
 def _run_onnx(subject: Subject) -> Array:
@@ -218,7 +218,7 @@ def _run_onnx(subject: Subject) -> Array:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    session = onnxruntime.InferenceSession(str(subject.path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(subject.twin), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     outputs = [session.run(None, {name: sample[np.newaxis]})[0] for sample in subject.x]
     return np.concatenate(outputs)

@@ -20,11 +20,15 @@ KEYWORD_SCALE, KEYWORD_ZERO_POINT = np.float32(0.5847029), 83  # of mlperf_kws_i
 
 @dataclass(frozen=True)
 class Entry:
-    """A model's file, the archive of its test samples ("" for random ones), and what makes inputs of those."""
+    """A model's file, the archive of its test samples ("" for random ones), and what makes inputs of those.
+
+    ``twin`` is a file of the same network that its own runtime can run here; "" for the file itself.
+    """
 
     file: str
     archive: str
     prepare: Callable[[Arrays], Array]
+    twin: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +41,13 @@ class Subject:
         (n_samples, *source shape) float32, as the file's own network takes them.
     y : Array or None
         (n_samples,) classes.
+    twin : Path
+        The file that is run to compare with: ``path``, or another of the same network.
     """
 
     name: str
     path: Path
+    twin: Path
     model: ImportedModel
     x: Array
     y: Array | None
@@ -61,15 +68,17 @@ def load_subject(entry: Entry, data: Path, n_samples: int | None) -> Subject:
     NettrimError
         When the model cannot be read.
     """
-    path = data / "models" / entry.file
+    path, twin = data / "models" / entry.file, data / "models" / (entry.twin or entry.file)
     model = load_model(path)
     if not entry.archive:
         shape = (n_samples or RANDOM_SAMPLES, *model.source_shape)
-        return Subject(entry.file, path, model, np.random.default_rng(0).normal(size=shape).astype(np.float32), None)
+        return Subject(
+            entry.file, path, twin, model, np.random.default_rng(0).normal(size=shape).astype(np.float32), None
+        )
     with np.load(data / entry.archive) as arrays:
         labels = arrays["y_test"] if "y_test" in arrays.files else arrays["y"]
         x, y = entry.prepare(arrays)[:n_samples], labels.reshape(-1).astype(np.int64)[:n_samples]
-    return Subject(entry.file, path, model, x.reshape(len(x), *model.source_shape).astype(np.float32), y)
+    return Subject(entry.file, path, twin, model, x.reshape(len(x), *model.source_shape).astype(np.float32), y)
 
 
 def _random(_: Arrays) -> Array:
@@ -123,6 +132,9 @@ ENTRIES = (
     Entry("tinymaix_mnist_dw_f.tflite", "mnist.npz", _digits),
     Entry("tinymaix_mnist_resnet_f.tflite", "mnist.npz", _digits),
     Entry("tinymaix_mnist_valid_f.tflite", "mnist.npz", _digits),
+    Entry("mlperf_ic.h5", "ic01_test.npz", _images, "mlperf_ic_float32.tflite"),
+    Entry("tinymaix_mnist_resnet.h5", "mnist.npz", _digits, "tinymaix_mnist_resnet_f.tflite"),
+    Entry("tinymaix_mnist_valid.h5", "mnist.npz", _digits, "tinymaix_mnist_valid_f.tflite"),
     Entry("lenet_300_100_mnist.pt", "mnist.npz", _digits),
     Entry("lenet5_mnist.onnx", "mnist.npz", _padded_digits),
     Entry("mnist-8_onnxzoo.onnx", "mnist.npz", _raw_digits),

@@ -20,7 +20,7 @@ COMPARISON = Comparison("a", 10, 1e-6, "nettrim's", 100, 0, 0, 1, 0, None, None,
 def subject_of(path: Path) -> Subject:
     model = load_model(path)
     x = np.random.default_rng(1).normal(size=(30, *model.source_shape)).astype(np.float32)
-    return Subject("net", path, model, x, np.zeros(30, np.int64))
+    return Subject("net", path, path, model, x, np.zeros(30, np.int64))
 
 
 @pytest.mark.parametrize("is_quantized", [False, True])
