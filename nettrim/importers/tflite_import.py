@@ -5,8 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from nettrim.importers.imported_model import ImportedModel, InputLayout
 from nettrim.importers.refusals import Refusal, refusal_message
 from nettrim.importers.tflite_conversion import Conversion, RefusedOperatorError, UnknownInputError, refuse
-from nettrim.importers.tflite_elementwise import convert_add, convert_clamp, convert_log_softmax, convert_softmax
+from nettrim.importers.tflite_elementwise import convert_clamp, convert_pair
 from nettrim.importers.tflite_file import FileGraph, FileOperator, read_tflite
+from nettrim.importers.tflite_functions import (
+    convert_function,
+    convert_gelu,
+    convert_leaky_relu,
+    convert_prelu,
+    convert_softmax,
+)
 from nettrim.importers.tflite_integers import integer_graph
 from nettrim.importers.tflite_layers import convert_conv, convert_depthwise_conv, convert_fully_connected
 from nettrim.importers.tflite_shapes import (
@@ -22,7 +29,7 @@ from nettrim.passes import simplify
 from nettrim_runtime.errors import GraphError, ModelFileError, UnsupportedOperatorError
 
 CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
-    "ADD": convert_add,
+    "ADD": convert_pair,
     "AVERAGE_POOL_2D": convert_pool,
     "CONCATENATION": convert_concatenation,
     "CONV_2D": convert_conv,
@@ -31,10 +38,16 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "DEQUANTIZE": convert_dequantize,
     "EXPAND_DIMS": convert_reshape,
     "FULLY_CONNECTED": convert_fully_connected,
-    "LOG_SOFTMAX": convert_log_softmax,
+    "GELU": convert_gelu,
+    "HARD_SWISH": convert_function,
+    "LEAKY_RELU": convert_leaky_relu,
+    "LOGISTIC": convert_function,
+    "LOG_SOFTMAX": convert_softmax,
     "MAX_POOL_2D": convert_pool,
     "MEAN": convert_mean,
+    "MUL": convert_pair,
     "PAD": convert_pad,
+    "PRELU": convert_prelu,
     "QUANTIZE": convert_quantize,
     "RELU": convert_clamp,
     "RELU6": convert_clamp,
@@ -42,6 +55,8 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "RESHAPE": convert_reshape,
     "SOFTMAX": convert_softmax,
     "SQUEEZE": convert_reshape,
+    "SUB": convert_pair,
+    "TANH": convert_function,
 }
 INPUTS_THAT_COUNT = {"RESHAPE": 1}  # its shape may be computed from the batch size, by operators of no other use
 INPUT_TYPES = ("FLOAT32", "INT8", "UINT8")

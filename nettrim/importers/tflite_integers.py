@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass, replace
 
+from nettrim.clear_tables import CLEAR
 from nettrim.importers.tflite_conversion import Conversion, Integers
 from nettrim.passes import simplify
 from nettrim_runtime.errors import NettrimError
+from nettrim_runtime.fixed_output import fixed_output
 from nettrim_runtime.fixed_point import layer_requantization
 from nettrim_runtime.graph import Graph, Tensor
-from nettrim_runtime.ops import Reshape, op_constants, op_inputs
+from nettrim_runtime.ops import Reshape, UnaryFunction, op_constants, op_inputs
+from nettrim_runtime.unary import border_distance
 
 DTYPES = {"INT8": "int8", "INT16": "int16", "INT32": "int32", "INT64": "int64"}
 OBJECTIONS_SHOWN = 3
@@ -35,6 +38,7 @@ def integer_graph(graph: Graph, conversion: Conversion) -> FileIntegers | None:
         if isinstance(op, Reshape) and op.input in conversion.integers:
             conversion.integers.setdefault(op.output, conversion.integers[op.input])
     objections = [*conversion.objections, *_missing(graph, conversion)]
+    objections += [] if objections else _uncertain(graph, conversion)
     if objections:
         return _refused(objections)
     tensors = {name: _with_integers(tensor, conversion.integers[name]) for name, tensor in graph.tensors.items()}
@@ -58,6 +62,20 @@ def _missing(graph: Graph, conversion: Conversion) -> list[str]:
     ends = {conversion.integers[name].type for name in (*graph.inputs, *graph.outputs) if name in conversion.integers}
     if ends != {"INT8"}:
         objections.append(f"its input and output are {', '.join(sorted(ends))}, expected INT8")
+    return objections
+
+
+def _uncertain(graph: Graph, conversion: Conversion) -> list[str]:
+    """Name outputs of other scales than TFLite's, and functions whose table depends on the C library."""
+    objections = []
+    for op in graph.ops:
+        found, wanted = conversion.integers[op.output].quantization, fixed_output(op)
+        if wanted is not None and not wanted.same_as(found):
+            objections.append(f"{type(op).__name__} {op.name!r} writes scale {found.scale[0]}, not {wanted.scale[0]}")
+        elif isinstance(op, UnaryFunction):
+            distance = border_distance(op, conversion.integers[op.input].quantization, found)
+            if distance < CLEAR:
+                objections.append(f"{op.function.value} {op.name!r} rounds at a border, where C libraries differ")
     return objections
 
 

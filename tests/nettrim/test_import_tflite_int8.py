@@ -24,6 +24,7 @@ from tests.shared_data import shared_data
 Array = npt.NDArray[Any]
 
 N_SAMPLES = 200
+TANH_BORDER_SCALE = float(np.arctanh(10.5 / 128) / 7)  # the seventh input becomes 10.5 steps of 1/128
 
 
 def integers(model: ImportedModel) -> Graph:
@@ -251,6 +252,28 @@ def uint8_file() -> bytes:
     return file.content((entry,), (output,))
 
 
+def other_sigmoid() -> bytes:
+    file = FileWriter()
+    entry, output = file.activation((1, 8), **int8(0.05, 3)), file.activation((1, 8), **int8(1 / 128, -128))
+    file.add("LOGISTIC", (entry,), output, version=2)
+    return file.content((entry,), (output,))
+
+
+def tanh_at_a_border() -> bytes:
+    file = FileWriter()
+    entry, output = file.activation((1, 8), **int8(TANH_BORDER_SCALE)), file.activation((1, 8), **int8(1 / 128))
+    file.add("TANH", (entry,), output, version=2)
+    return file.content((entry,), (output,))
+
+
+def constant_operand() -> bytes:
+    file = FileWriter()
+    entry, output = file.activation((1, 8), **int8(0.05, 3)), file.activation((1, 8), **int8(0.05, 3))
+    constant = file.constant(np.array([5], np.int8), scale=0.05)
+    file.add("ADD", (entry, constant), output, published.AddOptionsT, version=2)
+    return file.content((entry,), (output,))
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
@@ -258,6 +281,9 @@ def uint8_file() -> bytes:
         (reshaped_file, "RESHAPE 't1' reads and writes different scales"),
         (same_reshaped_file, "RESHAPE 't1' reads and writes different scales"),
         (asymmetric_weights, "Dense .* is not int8 throughout"),
+        (other_sigmoid, r"writes scale 0\.0078125, not 0\.00390625"),
+        (tanh_at_a_border, "rounds at a border, where C libraries differ"),
+        (constant_operand, "ADD 't1' has a constant operand"),
         (uint8_file, "Activation .* is not int8 throughout"),
     ],
 )
