@@ -10,6 +10,7 @@ from nettrim.importers.onnx_node import Node, refuse
 from nettrim_runtime.ops import (
     NO_PADDING,
     UNIT,
+    Activation,
     AveragePool2d,
     MaxPool2d,
     Padding,
@@ -27,9 +28,11 @@ LARGEST_PADDING = 1 << 10  # far above any filter, and a padded image still fits
 def convert_max_pool(node: Node, conversion: Conversion) -> None:
     """MaxPool of two dimensions."""
     kernel_size, stride = _read_pool(node)
-    value = conversion.value(node)
+    value = conversion.padded_value(node)
     image = conversion.image(node, value)
     padding = read_padding(node, value.shape, kernel_size, stride, UNIT)
+    if value.padding != NO_PADDING:
+        padding = _absorb_zeros(node, conversion, value, kernel_size, padding)
     _refuse_ceil_mode(node, value, kernel_size, stride, padding)
     name, output = conversion.builder.op_name(node.name), conversion.builder.tensor_name(node.outputs[0])
     op = MaxPool2d(name, image, output, kernel_size, stride, padding)
@@ -128,6 +131,17 @@ def _read_pool(node: Node) -> tuple[Size2d, Size2d]:
     if read_size(node, "dilations") != UNIT:
         refuse(node, "it has dilations, expected none")
     return kernel_size, read_size(node, "strides")
+
+
+def _absorb_zeros(node: Node, conversion: Conversion, value: Value, kernel_size: Size2d, padding: Padding) -> Padding:
+    """Return the zeros around an image as padding of a max-pool: a zero never wins over what a ReLU gives."""
+    source, zeros = conversion.builder.producer(value.tensor), value.padding
+    if not isinstance(source, Activation) or source.activation.lower < 0:
+        refuse(node, "a Pad node comes before it and no ReLU before that: its zeros could be the largest values")
+    is_small = max(zeros.top, zeros.bottom) < kernel_size.height and max(zeros.left, zeros.right) < kernel_size.width
+    if padding != NO_PADDING or not is_small:
+        refuse(node, "a Pad node comes before it, expected less than a window, and no padding of its own")
+    return zeros
 
 
 def _refuse_ceil_mode(node: Node, value: Value, kernel_size: Size2d, stride: Size2d, padding: Padding) -> None:

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
+from nettrim.importers import load_model
 from nettrim_runtime.errors import UnsupportedOperatorError
 from tests.nettrim.onnx_models import (
     assert_runs_as_in_onnx_runtime,
@@ -90,3 +92,32 @@ def test_pool_of_one_dimension_is_refused(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", [node("MaxPool", "x", "y", kernel_shape=[2])], ["N", 3, 8], {})
     with pytest.raises(UnsupportedOperatorError, match="kernel_shape has 1 entries, expected 2"):
         assert_runs_as_in_onnx_runtime(path)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (0, 2, 1, 0)])
+def test_zeros_between_a_relu_and_a_max_pool_become_its_padding(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    nodes = [node("Relu", "x", "r"), pad(sizes), node("MaxPool", "p", "y", kernel_shape=[3, 3], strides=[2, 2])]
+    model = assert_runs_as_in_onnx_runtime(write_onnx(tmp_path / "m.onnx", nodes, ["N", 2, 7, 8], {}, opset=10))
+    assert op_names(model) == ["Activation", "MaxPool2d"]
+
+
+@pytest.mark.parametrize(
+    ("before", "sizes", "attributes", "reason"),
+    [
+        ("Identity", (1, 1, 1, 1), {}, "no ReLU before that"),
+        ("Relu", (3, 0, 0, 0), {}, "expected less than a window"),
+        ("Relu", (0, 0, 0, 3), {}, "expected less than a window"),
+        ("Relu", (1, 1, 1, 1), {"pads": [1, 1, 1, 1]}, "no padding of its own"),
+    ],
+)
+def test_other_zeros_before_a_max_pool_are_refused(
+    tmp_path: Path, before: str, sizes: tuple[int, ...], attributes: dict[str, Any], reason: str
+) -> None:
+    nodes = [node(before, "x", "r"), pad(sizes), node("MaxPool", "p", "y", kernel_shape=[3, 3], **attributes)]
+    with pytest.raises(UnsupportedOperatorError, match=reason):
+        load_model(write_onnx(tmp_path / "m.onnx", nodes, ["N", 2, 7, 8], {}, opset=10))
+
+
+def pad(sizes: tuple[int, ...]) -> onnx.NodeProto:
+    top, left, bottom, right = sizes
+    return node("Pad", "r", "p", pads=[0, 0, top, left, 0, 0, bottom, right])
