@@ -7,8 +7,7 @@ import json
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,56 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.importers.file_kind import MAX_FILE_BYTES
+from nettrim.importers.keras_config import Entry, KerasModel, Weights, layer_name, read_model
 from nettrim_runtime.errors import ModelFileError
 
 Array = npt.NDArray[Any]
-Source = tuple[str, int]  # a layer's name and which of its calls
-
-
-@dataclass(frozen=True, eq=False)
-class KerasLayer:
-    """One layer.
-
-    Attributes
-    ----------
-    kind : str
-        Keras's name of the class.
-    config : Mapping of str to Any
-        Its arguments.
-    calls : tuple of tuple of (str, int)
-        For each time that the layer is applied: what it is applied to.
-    weights : tuple of Array
-        In Keras's order.
-    """
-
-    kind: str
-    name: str
-    config: Mapping[str, Any]
-    calls: tuple[tuple[Source, ...], ...]
-    weights: tuple[Array, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class KerasModel:
-    """A Sequential or Functional model.
-
-    Attributes
-    ----------
-    version : int
-        The first number of Keras's version: functions have changed their meaning with it.
-    input_shape : tuple or None
-        Of one sample, None for a size left open; None when a Sequential model does not tell.
-    layers : tuple of KerasLayer
-        In the file's order.
-    inputs, outputs : tuple of (str, int)
-        Layer's name and call.
-    """
-
-    version: int
-    input_shape: tuple[int | None, ...] | None
-    layers: tuple[KerasLayer, ...]
-    inputs: tuple[Source, ...]
-    outputs: tuple[Source, ...]
 
 
 def read_keras_h5(path: Path) -> KerasModel:
@@ -84,8 +37,7 @@ def read_keras_h5(path: Path) -> KerasModel:
                 " whole model with model.save('model.keras')"
             )
         version = _text(file.attrs.get("keras_version", "2"))
-        groups = file["model_weights"]
-        return _read_model(path, json.loads(_text(config)), version, lambda layer: _h5_weights(path, groups, layer))
+        return read_model(json.loads(_text(config)), version, _H5Weights(path, file["model_weights"]))
 
 
 def read_keras_zip(path: Path) -> KerasModel:
@@ -100,10 +52,7 @@ def read_keras_zip(path: Path) -> KerasModel:
         config = json.loads(archive.read("config.json"))
         metadata = json.loads(archive.read("metadata.json"))
         with _open_h5(path, io.BytesIO(archive.read("model.weights.h5"))) as file:
-            groups, taken = file["layers"], Counter[str]()
-            return _read_model(
-                path, config, metadata["keras_version"], lambda layer: _zip_weights(path, groups, layer, taken)
-            )
+            return read_model(config, metadata["keras_version"], _ZipWeights(path, file["layers"]))
 
 
 @contextlib.contextmanager
@@ -131,93 +80,63 @@ def _open_h5(path: Path, source: Any) -> Any:
     return h5py.File(source, "r")
 
 
-def _read_model(
-    path: Path, content: Any, version: str, weights_of: Callable[[Mapping[str, Any]], tuple[Array, ...]]
-) -> KerasModel:
-    kind, config = content["class_name"], content["config"]
-    if kind not in {"Sequential", "Functional", "Model"}:
-        raise ModelFileError(f"{path}: the Keras model is a {kind}, expected Sequential or Functional")
-    entries = config if isinstance(config, list) else config["layers"]
-    is_sequential = kind == "Sequential"
-    calls = _chained(entries) if is_sequential else [_read_calls(entry) for entry in entries]
-    layers = tuple(
-        KerasLayer(_kind(entry), _name(entry), entry["config"], each, weights_of(entry))
-        for entry, each in zip(entries, calls, strict=True)
-    )
-    inputs = ((layers[0].name, 0),) if is_sequential else _sources(config["input_layers"])
-    outputs = ((layers[-1].name, 0),) if is_sequential else _sources(config["output_layers"])
-    return KerasModel(int(version.partition(".")[0]), _input_shape(content, layers, inputs), layers, inputs, outputs)
+class _H5Weights:
+    """Weights of the layers of model.save("model.h5"): one group a layer, with the names of its weights."""
+
+    def __init__(self, path: Path, groups: Any) -> None:
+        self.path, self.groups = path, groups
+
+    def of(self, entry: Entry) -> tuple[Array, ...]:
+        if layer_name(entry) not in self.groups:
+            return ()  # a Sequential model's InputLayer has no group
+        group = _child(self.groups, layer_name(entry))
+        return tuple(_read_dataset(self.path, group, name) for name in _weight_names(group))
+
+    def inside(self, entry: Entry) -> Weights:
+        return _InnerH5Weights(self.path, _child(self.groups, layer_name(entry)))
 
 
-def _name(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("name") or entry["config"]["name"])
+class _InnerH5Weights:
+    """The same for a model within the model: one group for all its layers, whose names are in those of the weights."""
+
+    def __init__(self, path: Path, group: Any) -> None:
+        self.path, self.group = path, group
+        self.names = _weight_names(group)
+
+    def of(self, entry: Entry) -> tuple[Array, ...]:
+        own = [name for name in self.names if layer_name(entry) in name.split("/")[-2:-1]]
+        return tuple(_read_dataset(self.path, self.group, name) for name in own)
+
+    def inside(self, _entry: Entry) -> Weights:
+        return self
 
 
-def _kind(entry: Mapping[str, Any]) -> str:
-    """Return Keras's name of a layer's class; one of the user's own keeps its package in front."""
-    own = entry.get("registered_name")
-    return str(entry["class_name"]) if own is None or str(entry.get("module")).startswith("keras") else str(own)
+class _ZipWeights:
+    """Weights of the layers in a .keras archive: groups named after the layers' classes, counted from the second on."""
+
+    def __init__(self, path: Path, groups: Any) -> None:
+        self.path, self.groups = path, groups
+        self.taken = Counter[str]()
+
+    def of(self, entry: Entry) -> tuple[Array, ...]:
+        title = self._title(entry)
+        if title not in self.groups:
+            return ()
+        variables = _child(_child(self.groups, title), "vars")
+        return tuple(_read_dataset(self.path, variables, str(index)) for index in range(len(variables)))
+
+    def inside(self, entry: Entry) -> Weights:
+        return _ZipWeights(self.path, _child(_child(self.groups, self._title(entry)), "layers"))
+
+    def _title(self, entry: Entry) -> str:
+        name = _snake_case(str(entry["class_name"]))
+        number = self.taken[name]
+        self.taken[name] += 1
+        return f"{name}_{number}" if number else name
 
 
-def _chained(entries: Iterable[Mapping[str, Any]]) -> list[tuple[tuple[Source, ...], ...]]:
-    """Return the calls of layers that follow one another; the first is applied to nothing."""
-    names = [_name(entry) for entry in entries]
-    return [((),), *((((name, 0),),) for name in names[:-1])]
-
-
-def _read_calls(entry: Mapping[str, Any]) -> tuple[tuple[Source, ...], ...]:
-    return tuple(_sources(node) for node in entry["inbound_nodes"]) or ((),)
-
-
-def _sources(node: Any) -> tuple[Source, ...]:
-    """Return the tensors that a call names, in the notation of Keras 2 or 3."""
-    return tuple(_find_sources(node))
-
-
-def _find_sources(node: Any) -> Iterator[Source]:
-    if isinstance(node, dict):
-        node = node["config"]["keras_history"] if node.get("class_name") == "__keras_tensor__" else list(node.values())
-    if isinstance(node, list):
-        if len(node) >= 3 and isinstance(node[0], str) and isinstance(node[1], int):
-            if node[2] != 0:
-                raise ValueError(f"output {node[2]} of layer {node[0]!r} is used, expected layers of one output")
-            yield node[0], node[1]
-            node = node[3:]
-        for part in node:
-            yield from _find_sources(part)
-
-
-def _input_shape(
-    content: Mapping[str, Any], layers: tuple[KerasLayer, ...], inputs: tuple[Source, ...]
-) -> tuple[int | None, ...] | None:
-    first = next(layer.config for layer in layers if layer.name == inputs[0][0])
-    shape = first.get("batch_shape") or first.get("batch_input_shape")
-    if shape is None and isinstance(content["config"], dict):
-        shape = content["config"].get("build_input_shape")
-    if shape is None:
-        return None
-    sizes = tuple(shape[1:])
-    if not sizes or not all(size is None or (isinstance(size, int) and size > 0) for size in sizes):
-        raise ValueError(f"input shape {shape}")
-    return sizes
-
-
-def _h5_weights(path: Path, groups: Any, entry: Mapping[str, Any]) -> tuple[Array, ...]:
-    if _name(entry) not in groups:
-        return ()  # a Sequential model's InputLayer has no group
-    group = _child(groups, _name(entry))
-    return tuple(_read_dataset(path, group, _text(name)) for name in group.attrs.get("weight_names", ()))
-
-
-def _zip_weights(path: Path, groups: Any, entry: Mapping[str, Any], taken: Counter[str]) -> tuple[Array, ...]:
-    name = _snake_case(str(entry["class_name"]))
-    number = taken[name]
-    taken[name] += 1
-    title = f"{name}_{number}" if number else name
-    if title not in groups:
-        return ()
-    variables = _child(_child(groups, title), "vars")
-    return tuple(_read_dataset(path, variables, str(index)) for index in range(len(variables)))
+def _weight_names(group: Any) -> list[str]:
+    return [_text(name) for name in group.attrs.get("weight_names", ())]
 
 
 def _snake_case(name: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.importers.keras_activations import add_activation
-from nettrim.importers.keras_file import KerasLayer
+from nettrim.importers.keras_config import KerasLayer
 from nettrim.importers.keras_network import Converter, Network, RefusedLayerError, Value
 
 Array = npt.NDArray[Any]
@@ -83,6 +83,19 @@ def convert_batch_normalization(layer: KerasLayer, network: Network, inputs: Inp
     epsilon = float(config.get("epsilon", 1e-3))
     output = network.add("BatchNormalization", layer.name, source.name, *constants, epsilon=epsilon)
     return Value(output, value.rank, source.is_channels_first)
+
+
+def convert_rescaling(layer: KerasLayer, network: Network, inputs: Inputs) -> Value:
+    """Append a Rescaling of the network's input, as a batch normalisation without statistics."""
+    value = inputs[0]
+    if value.n_channels is None or value.rank != 3:
+        raise RefusedLayerError("expected right behind the input of images")
+    shape = (value.n_channels,)
+    parts = [np.broadcast_to(np.float32(layer.config.get(name) or 0), shape) for name in ("scale", "offset")]
+    parts += [np.zeros(shape, np.float32), np.ones(shape, np.float32)]
+    constants = [network.constant(f"{layer.name}.part", part) for part in parts]
+    image = network.channels_first(value)
+    return _image(network.add("BatchNormalization", layer.name, image.name, *constants, epsilon=0.0))
 
 
 def convert_activation(layer: KerasLayer, network: Network, inputs: Inputs) -> Value:
@@ -268,7 +281,8 @@ CONVERTERS: Mapping[str, Converter] = {
     **dict.fromkeys(
         ("InputLayer", "Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout"), convert_identity
     ),
-    **dict.fromkeys(("AlphaDropout", "ActivityRegularization", "Identity"), convert_identity),
+    **dict.fromkeys(("AlphaDropout", "ActivityRegularization", "Identity", "RandomFlip"), convert_identity),
+    **dict.fromkeys(("RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast"), convert_identity),
     **dict.fromkeys(("Add", "Subtract", "Multiply", "Maximum", "Minimum"), convert_merge),
     **dict.fromkeys(("ReLU", "LeakyReLU", "ELU", "Softmax"), convert_relu),
     **dict.fromkeys(("GlobalAveragePooling2D", "GlobalMaxPooling2D"), convert_global_pool),
@@ -281,6 +295,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "DepthwiseConv2D": convert_depthwise_conv,
     "Flatten": convert_flatten,
     "MaxPooling2D": convert_max_pool,
+    "Rescaling": convert_rescaling,
     "Reshape": convert_reshape,
     "SeparableConv2D": convert_separable_conv,
     "TFOpLambda": convert_tensorflow_call,

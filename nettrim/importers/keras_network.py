@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from nettrim.importers.keras_file import KerasLayer, KerasModel, Source
+from nettrim.importers.keras_config import KerasLayer, KerasModel, Source
 from nettrim_runtime.errors import ModelFileError, UnsupportedOperatorError
 
 Array = npt.NDArray[Any]
@@ -23,11 +23,24 @@ TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 @dataclass(frozen=True)
 class Value:
-    """An activation: ONNX's name, its rank without the batch axis, and for images the order of the axes."""
+    """An activation.
+
+    Attributes
+    ----------
+    name : str
+        ONNX's name.
+    rank : int
+        Without the batch axis.
+    is_channels_first : bool
+        The order of an image's axes.
+    n_channels : int or None
+        Of the network's input, where it is known.
+    """
 
     name: str
     rank: int
     is_channels_first: bool = False
+    n_channels: int | None = None
 
 
 class RefusedLayerError(Exception):
@@ -110,7 +123,7 @@ def render_onnx(
             " for instance --input-shape 28,28,1"
         )
     network = Network(model.version)
-    values = _convert_layers(model, network, Value("input", len(shape)), source, converters)
+    values = _convert_layers(model, network, Value("input", len(shape), n_channels=shape[-1]), source, converters)
     output = network.channels_last(values[model.outputs[0]])
     network.nodes.append(onnx.helper.make_node("Identity", [output.name], ["output"], name="output"))
     infos = [_port("input", shape), _port("output", (None,) * output.rank)]

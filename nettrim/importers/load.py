@@ -11,7 +11,8 @@ from nettrim.importers.aten_program import ArchivedModule, open_export_archive
 from nettrim.importers.file_kind import FileKind, identify
 from nettrim.importers.graph_builder import Array
 from nettrim.importers.imported_model import ImportedModel
-from nettrim.importers.keras_file import KerasModel, read_keras_h5, read_keras_zip
+from nettrim.importers.keras_config import KerasModel
+from nettrim.importers.keras_file import read_keras_h5, read_keras_zip
 from nettrim.importers.keras_layers import CONVERTERS
 from nettrim.importers.keras_network import render_onnx
 from nettrim.importers.linear_chain import NotAChain, build_linear_chain, describe_linear_chain, find_linear_chain

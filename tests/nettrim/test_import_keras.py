@@ -44,14 +44,15 @@ def run_tflite(path: Path, samples: Array) -> Array:
     return np.array(outputs)
 
 
-@pytest.mark.parametrize("name", ["branches.keras", "branches.h5", "stack.keras", "stack.h5"])
-def test_model_runs_as_in_keras(name: str) -> None:
-    model = load_model(MODELS / name)
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+@pytest.mark.parametrize("stem", ["branches", "stack", "nested"])
+def test_model_runs_as_in_keras(stem: str, suffix: str) -> None:
+    model = load_model(MODELS / f"{stem}.{suffix}")
     with np.load(MODELS / "samples.npz") as samples:
-        inputs, expected = (samples[f"{Path(name).stem}_{part}"] for part in ("inputs", "outputs"))
+        inputs, expected = (samples[f"{stem}_{part}"] for part in ("inputs", "outputs"))
     np.testing.assert_allclose(run(model, inputs), expected, atol=2e-6)  # probabilities from float32 sums
     assert model.format == "Keras"
-    assert model.input_layout == ("NHWC" if name.startswith("branches") else "flat")
+    assert model.input_layout == ("flat" if stem == "stack" else "NHWC")
 
 
 @pytest.mark.parametrize(
@@ -159,6 +160,19 @@ def test_layer_with_other_settings_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(UnsupportedOperatorError, match=expected):
         load_model(write_h5(tmp_path / "m.h5", functional(layer)))
+
+
+@pytest.mark.parametrize("sources", [[[["in", 0, 0, {}]]] * 2, [[["in", 0, 0, {}], ["in", 0, 0, {}]]]])
+def test_model_within_the_model_that_is_not_applied_once_is_refused(tmp_path: Path, sources: list[Any]) -> None:
+    inner = {**functional(entry("Flatten", "f", "in")), "name": "inner", "inbound_nodes": sources}
+    with pytest.raises(ModelFileError, match="the model 'inner' within the model"):
+        load_model(write_h5(tmp_path / "m.h5", functional(inner), {"inner": {}}))
+
+
+def test_rescaling_behind_other_layers_is_refused(tmp_path: Path) -> None:
+    config = functional(entry("Flatten", "f", "in"), entry("Rescaling", "r", "f", scale=2.0))
+    with pytest.raises(UnsupportedOperatorError, match="expected right behind the input"):
+        load_model(write_h5(tmp_path / "m.h5", config))
 
 
 def test_weights_in_another_file_are_not_followed(tmp_path: Path) -> None:

@@ -53,16 +53,31 @@ def make_stack() -> keras.Sequential:
     )
 
 
+def make_nested() -> keras.Model:
+    """Models within models, one of them twice as deep, behind what only training does and a Rescaling."""
+    augment = keras.Sequential([layers.RandomFlip(), layers.RandomRotation(0.1)])
+    block = keras.Sequential([layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU()])
+    image = keras.Input((7, 7, 3))
+    x = layers.Conv2D(3, 3)(block(image))
+    features = keras.Model(image, layers.Add()([x, layers.Conv2D(3, 1)(x)]))
+    image = keras.Input((7, 7, 3))
+    x = layers.Rescaling(1 / 127.5, offset=[-1.0, -0.5, -0.25])(augment(image))
+    x = layers.GlobalAveragePooling2D()(features(x))
+    return keras.Model(image, layers.Dense(4, activation="softmax")(x))
+
+
 def randomise(model: keras.Model, rng: np.random.Generator) -> None:
     """Give batch normalisations and biases values that a wrong order would show."""
-    for layer in model.layers:
-        layer.set_weights([value + rng.uniform(0.1, 0.5, value.shape) for value in layer.get_weights()])
+    for weight in model.weights:
+        if weight.dtype == "float32":
+            weight.assign(weight + rng.uniform(0.1, 0.5, weight.shape))
 
 
 def main() -> None:
     """Write the files."""
+    keras.utils.set_random_seed(0)
     rng, arrays = np.random.default_rng(0), {}
-    for name, model in (("branches", make_branches()), ("stack", make_stack())):
+    for name, model in (("branches", make_branches()), ("stack", make_stack()), ("nested", make_nested())):
         randomise(model, rng)
         samples = rng.normal(size=(3, *model.input_shape[1:])).astype(np.float32)
         arrays |= {f"{name}_inputs": samples, f"{name}_outputs": np.asarray(model(samples, training=False))}
