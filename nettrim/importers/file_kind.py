@@ -18,6 +18,7 @@ READABLE = (
     "nettrim reads ONNX (.onnx), TensorFlow Lite (.tflite), PyTorch (.pt, .pth: state dict, module or TorchScript;"
     " .pt2), safetensors and Keras (.keras, .h5) files"
 )
+SAVED_MODEL_ADVICE = "save the model from Keras as model.keras, or convert the folder with tf2onnx to ONNX"
 STATE_DICT_ADVICE = "save the weights with torch.save(model.state_dict(), 'model.pt'), or export the model to ONNX"
 
 
@@ -67,9 +68,7 @@ def identify(path: Path) -> FileKind:
 def _size(path: Path) -> int:
     if path.is_dir():
         if (path / "saved_model.pb").exists():
-            raise ModelFileError(
-                f"{path}: this is a TensorFlow SavedModel folder; convert it with tf2onnx to ONNX. {READABLE}"
-            )
+            raise ModelFileError(f"{path}: this is a TensorFlow SavedModel folder; {SAVED_MODEL_ADVICE}. {READABLE}")
         raise ModelFileError(f"{path}: this is a folder, expected one model file; {READABLE}")
     try:
         return path.stat().st_size
@@ -125,7 +124,7 @@ def _foreign_kind(path: Path, head: bytes) -> str | None:
     if tarfile.is_tarfile(path):
         return f"a tar archive, as the oldest PyTorch wrote; load it with PyTorch and {STATE_DICT_ADVICE}"
     if path.name == "saved_model.pb":
-        return "a TensorFlow SavedModel; convert its folder with tf2onnx to ONNX"
+        return f"a TensorFlow SavedModel; {SAVED_MODEL_ADVICE}"
     if _is_text(head):
         return _text_kind(head)
     return None

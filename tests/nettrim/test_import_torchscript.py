@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from nettrim.importers import load_model
+from nettrim.importers.aten_operators import SCRIPT_HELPERS, TENSOR_OPERATORS
 from nettrim_runtime.errors import ModelFileError
 from tests.nettrim.onnx_models import op_names
 from tests.nettrim.torch_models import assert_runs_as_in_torch, make_cnn, rewrite
@@ -51,6 +52,32 @@ def test_program_that_writes_files_is_refused_unless_trusted(tmp_path: Path) -> 
     assert not written.exists()
     torch.jit.load(tmp_path / "model.pt")(torch.zeros(1, 3))
     assert written.exists()
+
+
+def test_listed_operators_that_take_text_only_format_compare_or_choose_a_mode() -> None:
+    listed = TENSOR_OPERATORS | SCRIPT_HELPERS
+    schemas = [schema for schema in torch._C._jit_get_all_schemas() if schema.name.rpartition("::")[2] in listed]
+    found = {
+        each.name.rpartition("::")[2] for each in schemas if any("str" in str(part.type) for part in each.arguments)
+    }
+    on_text = {
+        "warn",
+        "format",
+        "RaiseException",
+        "Float",
+        "Int",
+        "list",
+        "add",
+        "split",
+        "slice",
+        "index",
+        "sort",
+        "copy",
+    }
+    on_text |= {"lt", "le", "eq", "ne", "gt", "ge", "len", "keys", "values", "items", "__contains__", "__getitem__"}
+    with_mode = {"device", "div", "div_", "conv1d", "conv2d", "_convolution_mode", "pad", "gelu", "annotate"}
+    assert found <= on_text | with_mode
+    assert not {"save", "from_file", "as_strided", "set_", "resize_"} & listed
 
 
 def test_program_that_runs_while_the_file_is_opened_is_refused(tmp_path: Path) -> None:
