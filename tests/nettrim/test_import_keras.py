@@ -6,15 +6,21 @@ import json
 import marshal
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 import pytest
 
 from nettrim.importers import ImportedModel, load_model
+from nettrim.importers.keras_config import KerasModel
+from nettrim.importers.keras_file import read_keras_h5, read_keras_zip
+from nettrim.importers.keras_layers import CONVERTERS
+from nettrim.importers.keras_network import render_onnx
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import ModelFileError, UnsupportedOperatorError
 from tests.nettrim.onnx_models import op_names
@@ -53,6 +59,15 @@ def test_model_runs_as_in_keras(stem: str, suffix: str) -> None:
     np.testing.assert_allclose(run(model, inputs), expected, atol=2e-6)  # probabilities from float32 sums
     assert model.format == "Keras"
     assert model.input_layout == ("flat" if stem == "stack" else "NHWC")
+
+
+@pytest.mark.parametrize("read", [read_keras_h5, read_keras_zip])
+def test_activation_functions_are_those_of_keras(read: Callable[[Path], KerasModel]) -> None:
+    path = MODELS / ("activations.h5" if read is read_keras_h5 else "activations.keras")
+    with np.load(MODELS / "samples.npz") as samples:
+        inputs, expected = (samples[f"activations_{part}"] for part in ("inputs", "outputs"))
+    session = onnxruntime.InferenceSession(render_onnx(read(path), path.name, CONVERTERS, None))
+    np.testing.assert_allclose(session.run(None, {"input": inputs})[0], expected, atol=2e-6)  # float32 exponentials
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,34 @@ def make_nested() -> keras.Model:
     return keras.Model(image, layers.Dense(4, activation="softmax")(x))
 
 
+def make_activations() -> keras.Model:
+    """Every activation function, side by side."""
+    features = keras.Input((9,))
+    functions = (
+        "relu",
+        "relu6",
+        "sigmoid",
+        "tanh",
+        "selu",
+        "elu",
+        "softplus",
+        "softsign",
+        "exponential",
+        "silu",
+        "mish",
+    )
+    functions += ("gelu", "hard_sigmoid", "hard_silu", "leaky_relu", "linear", "softmax")
+    own = (
+        layers.LeakyReLU(0.15),
+        layers.ELU(0.7),
+        layers.ReLU(negative_slope=0.1),
+        layers.ReLU(1.5),
+        layers.LeakyReLU(),
+    )
+    parts = [layers.Activation(name)(features) for name in functions] + [layer(features) for layer in own]
+    return keras.Model(features, layers.Concatenate()(parts))
+
+
 def randomise(model: keras.Model, rng: np.random.Generator) -> None:
     """Give batch normalisations and biases values that a wrong order would show."""
     for weight in model.weights:
@@ -77,7 +105,9 @@ def main() -> None:
     """Write the files."""
     keras.utils.set_random_seed(0)
     rng, arrays = np.random.default_rng(0), {}
-    for name, model in (("branches", make_branches()), ("stack", make_stack()), ("nested", make_nested())):
+    makers = {"branches": make_branches, "stack": make_stack, "nested": make_nested, "activations": make_activations}
+    for name, make in makers.items():
+        model = make()
         randomise(model, rng)
         samples = rng.normal(size=(3, *model.input_shape[1:])).astype(np.float32)
         arrays |= {f"{name}_inputs": samples, f"{name}_outputs": np.asarray(model(samples, training=False))}
