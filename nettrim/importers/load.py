@@ -112,7 +112,8 @@ def _load_torch(request: _Request) -> ImportedModel:
     content = read_torch_file(path, trust_pickle=request.trust_pickle)
     if isinstance(content, PickledModule):
         _refuse_arch(request)
-        shape = _needed_shape(request, "a pickled module")
+        told = content.input_shape if request.input_shape is None else None
+        shape = told or _needed_shape(request, "a pickled module")
         model = import_onnx(export_module(path, content.module, shape), str(path), path.stem, shape)
         return _described(model, MODULE_FORMAT, *content.notes, "module exported to ONNX")
     tensors = content.tensors

@@ -18,6 +18,7 @@ STANDARD_LAYERS = (
     *("Sigmoid", "Tanh", "Hardtanh", "Hardsigmoid", "Hardswish", "Hardshrink", "Softshrink", "Tanhshrink", "Threshold"),
     *("LogSigmoid", "Softmax", "Softmax2d", "LogSoftmax", "Softmin", "Upsample", "PixelShuffle", "ChannelShuffle"),
 )
+PASSING = ("Identity", "Flatten", "Dropout")  # what may stand before the first layer
 HOOKS = "_hooks"  # how the attributes end that hold functions which run with the module
 
 
@@ -41,17 +42,27 @@ def check_layers(path: Path, torch: Any, module: Any) -> None:
             raise ModelFileError(f"{path}: part {name!r} {finding}, expected layers of torch.nn alone")
 
 
+def first_features(torch: Any, module: Any) -> tuple[int, ...] | None:
+    """Return the shape of one sample when the first layer that computes is a Linear, else None."""
+    passing = tuple(getattr(torch.nn, name) for name in PASSING)
+    leaves = (part for part in module.modules() if not isinstance(part, torch.nn.Sequential))
+    first = next((part for part in leaves if not isinstance(part, passing)), None)
+    return (int(first.weight.shape[1]),) if isinstance(first, torch.nn.Linear) else None
+
+
 def _parts(name: str, part: Any, allowed: list[Any]) -> Iterator[tuple[str, Any]]:
     yield name, part
-    if type(part) in allowed:
-        for child, value in vars(part).get("_modules", {}).items():
-            yield from _parts(f"{name}.{child}", value, allowed)
+    children = vars(part).get("_modules") if type(part) in allowed else None
+    for child, value in children.items() if isinstance(children, dict) else ():
+        yield from _parts(f"{name}.{child}", value, allowed)
 
 
 def _findings(part: Any, allowed: list[Any]) -> Iterator[str]:
     if type(part) not in allowed:
         yield f"is a {type(part).__name__}"
         return
+    if not isinstance(vars(part).get("_modules", {}), dict):
+        yield f"keeps its parts in a {type(vars(part)['_modules']).__name__}"
     for attribute, value in vars(part).items():
         if attribute.endswith(HOOKS) and value:
             yield f"has {attribute}"

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.importers.file_kind import MAX_FILE_BYTES, STATE_DICT_ADVICE
-from nettrim.importers.standard_layers import check_layers, standard_layers
+from nettrim.importers.standard_layers import check_layers, first_features, standard_layers
 from nettrim.importers.torch_export import first_line
 from nettrim.importers.torch_library import import_torch
 from nettrim_runtime.errors import ModelFileError
@@ -48,11 +48,14 @@ class PickledModule:
     ----------
     module : torch.nn.Module
         In evaluation mode.
+    input_shape : tuple of int or None
+        Of one sample, None when the module does not tell.
     notes : tuple of str
         What was unwrapped, and whether the file was trusted.
     """
 
     module: Any
+    input_shape: tuple[int, ...] | None
     notes: tuple[str, ...]
 
 
@@ -76,7 +79,7 @@ def read_torch_file(path: Path, *, trust_pickle: bool) -> StateDict | PickledMod
     if module is not None:
         if not trust_notes:
             check_layers(path, torch, module)
-        return PickledModule(module.float().eval(), (*trust_notes, *notes))
+        return _prepared(path, torch, module, (*trust_notes, *notes))
     found, notes = _find(content, _is_state, "state dict")
     if found is None:
         raise ModelFileError(
@@ -89,6 +92,13 @@ def read_torch_file(path: Path, *, trust_pickle: bool) -> StateDict | PickledMod
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
             notes = (*notes, f"prefix {prefix!r} removed from every name")
     return StateDict(state, (*trust_notes, *notes))
+
+
+def _prepared(path: Path, torch: Any, module: Any, notes: tuple[str, ...]) -> PickledModule:
+    try:
+        return PickledModule(module.float().eval(), first_features(torch, module), notes)
+    except Exception as error:  # attributes of other types than torch's raise anything
+        raise ModelFileError(f"{path}: the module in the file is damaged ({first_line(error)})") from error
 
 
 def float_array(path: Path, name: str, tensor: Any) -> Array:

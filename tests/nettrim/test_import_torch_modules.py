@@ -105,6 +105,9 @@ def test_class_that_is_gone_is_an_error_of_one_line_even_when_trusted(
     [
         ("_forward_hooks", OrderedDict({0: torch.Size}), "has _forward_hooks"),
         ("forward", torch.Size, "replaces its method 'forward'"),
+        ("_modules", [nn.Linear(2, 2)], "keeps its parts in a list"),
+        ("_parameters", 3, "the module in the file is damaged"),
+        ("_buffers", {"0": "text"}, "the module in the file is damaged"),
         ("_modules", {"0": nn.Linear(2, 2), "1": torch.zeros(2)}, r"'module\.1' is a Tensor"),
     ],
 )
@@ -116,8 +119,16 @@ def test_tampered_standard_layers_are_refused(tmp_path: Path, attribute: str, va
         load_model(tmp_path / "model.pt", input_shape=(3,))
 
 
-def test_module_asks_for_input_shape_and_takes_no_arch(tmp_path: Path) -> None:
-    torch.save(nn.Sequential(nn.Linear(3, 2)), tmp_path / "model.pt")
+@pytest.mark.slow
+def test_module_that_begins_with_a_linear_layer_tells_its_input(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Dropout(), nn.Linear(3, 2))).eval()
+    torch.save(module, tmp_path / "model.pt")
+    assert_runs_as_in_torch(load_model(tmp_path / "model.pt"), module)
+
+
+@pytest.mark.parametrize("layers", [[nn.Conv2d(3, 2, 1)], [nn.ReLU(), nn.Linear(3, 2)], [nn.Flatten()], []])
+def test_module_asks_for_input_shape_and_takes_no_arch(tmp_path: Path, layers: list[nn.Module]) -> None:
+    torch.save(nn.Sequential(*layers), tmp_path / "model.pt")
     with pytest.raises(ModelFileError, match="a pickled module needs the shape of one sample"):
         load_model(tmp_path / "model.pt")
     with pytest.raises(ModelFileError, match="carries its own network"):
