@@ -7,6 +7,7 @@ import numpy as np
 
 from nettrim.evaluate import Agreement
 from nettrim.layer_solution import LayerSolution
+from nettrim_exporters.tflite_micro import micro_gaps
 from nettrim_runtime.ops import Dense
 
 if TYPE_CHECKING:
@@ -26,9 +27,11 @@ LARGE_OUTPUT_ERROR = 0.1  # as above, where the outputs are no classes
 
 def result_warnings(deployment: "Deployment") -> tuple[str, ...]:
     """Return one sentence each."""
+    micro = _micro_warnings(deployment)
     if deployment.inputs.kept is not None:
-        return ()  # nothing was fitted, and what int8 costs is the file's own
+        return micro  # nothing was fitted, and what int8 costs is the file's own
     return (
+        *micro,
         *_overfit_warnings(deployment),
         *_agreement_warnings(deployment.agreement),
         *_drop_warnings(deployment),
@@ -36,6 +39,14 @@ def result_warnings(deployment: "Deployment") -> tuple[str, ...]:
         *_bound_warnings(deployment),
         *_polish_warnings(deployment),
     )
+
+
+def _micro_warnings(deployment: "Deployment") -> tuple[str, ...]:
+    gaps = micro_gaps(deployment.shipped) if deployment.inputs.board.os == "none" else ()
+    warning = (
+        f"model.tflite does not run in TensorFlow Lite Micro, which lacks {', '.join(gaps)}; model.h needs none of it"
+    )
+    return (warning,) if gaps else ()
 
 
 def _overfit_warnings(deployment: "Deployment") -> tuple[str, ...]:
