@@ -6,6 +6,7 @@ from typing import Any, assert_never
 import numpy as np
 import numpy.typing as npt
 
+from nettrim_runtime.errors import GraphError
 from nettrim_runtime.fixed_point import multiply_by_quantized_multiplier, quantize_multiplier
 from nettrim_runtime.graph import Quantization
 from nettrim_runtime.linear import Step
@@ -143,6 +144,8 @@ def _hard_swish(inputs: Array, input_scale: np.float32, output_scale: np.float32
     """Return x * (a number in [0, 1] that is x / 6 + 1 / 2, saturated), all in 16 bits."""
     fine_scale = np.float32(1 / 128) * input_scale
     output_multiplier, output_shift = quantize_multiplier(float(fine_scale / output_scale))
+    if output_shift > 0:
+        raise GraphError(f"a hard swish from scale {input_scale} to {output_scale}, expected 1/128 of it at least")
     gate_multiplier, gate_shift = quantize_multiplier(float(fine_scale / np.float32(3 / 32768)))
     fine = inputs << 7
     scaled = _high_product16(fine, _to_16_bits(output_multiplier))

@@ -12,9 +12,9 @@ from nettrim.quantize import quantize_graph
 from nettrim_exporters.tflite import render_tflite
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import GraphError
-from nettrim_runtime.graph import Graph
+from nettrim_runtime.graph import Graph, Quantization
 from nettrim_runtime.ops import Function, UnaryFunction
-from nettrim_runtime.unary import evaluate
+from nettrim_runtime.unary import evaluate, lookup_table
 from tests.exporters.test_tflite import run_litert
 from tests.graphs import GraphBuilder
 
@@ -72,3 +72,9 @@ def test_an_alpha_that_means_nothing_is_refused(function: Function, alpha: float
     builder.function(function, alpha)
     with pytest.raises(GraphError, match=rf"alpha {alpha}, expected zero or more of a leaky ReLU"):
         builder.build()
+
+
+def test_a_hard_swish_to_a_scale_too_small_for_its_arithmetic_is_refused() -> None:
+    scales = (Quantization(np.array([scale], np.float32)) for scale in (1.0, 0.001))
+    with pytest.raises(GraphError, match=r"from scale 1\.0 to 0\.001\d*, expected 1/128"):
+        lookup_table(UnaryFunction("f", "x", "y", Function.HARD_SWISH), *scales)
