@@ -16,6 +16,7 @@ from nettrim_runtime.ops import (
     Concat,
     Conv2d,
     Dense,
+    Function,
     Layer,
     LogSoftmax,
     MaxPool2d,
@@ -157,6 +158,8 @@ def _gathered(slope: Array, source: Array) -> Array:
 def _derivative(op: UnaryFunction, x: Array) -> Array:
     """Return the derivative of a function of one value: the central difference of its float64 form."""
     wide = x.astype(np.float64)
+    if op.function is Function.RSQRT:
+        return (evaluate(op, wide) ** 3 / -2).astype(np.float32)
     difference = evaluate(op, wide + DIFFERENCE) - evaluate(op, wide - DIFFERENCE)
     derivative: Array = (difference / (2 * DIFFERENCE)).astype(np.float32)
     return derivative

@@ -27,19 +27,21 @@ from nettrim_runtime.ops import (
     Sub,
     UnaryFunction,
 )
+from nettrim_runtime.unary import SMALLEST_SQUARE
 
 Array = npt.NDArray[Any]
 
 ROUND_UP = 1 + 1e-9  # above the rounding of a float64 eigenvalue: n * 2^-53 for n up to a million
 LARGEST_GRAM = 2048  # rows of a Gram matrix whose largest eigenvalue takes seconds
 LARGEST_SPECTRUM = 10**10  # multiply-adds for the eigenvalues of all frequencies of a convolution
-STEEPEST = {  # the largest derivative, rounded up
+STEEPEST: dict[Function, float] = {  # the largest derivative, rounded up
     Function.SIGMOID: 0.25,
     Function.TANH: 1.0,
     Function.HARD_SWISH: 1.5,
     Function.LEAKY_RELU: 1.0,
     Function.GELU: 1.12891,  # at sqrt(2)
     Function.GELU_TANH: 1.129,  # at 1.4179
+    Function.RSQRT: SMALLEST_SQUARE**-1.5 / 2,  # no useful bound
 }
 
 

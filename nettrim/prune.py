@@ -232,8 +232,12 @@ def measure_budget(
 
 
 def is_prunable(graph: Graph, layer: Layer, settings: PruneSettings) -> bool:
-    """Whether a layer's weights are pruned: depthwise convolutions if asked for, others unless already sparse."""
-    if _is_already_sparse(graph, layer):
+    """Whether a layer's weights are pruned: depthwise convolutions if asked for, others unless already sparse.
+
+    Weights that are all equal are a scaling of one channel, or a mean, and stay.
+    """
+    weight = graph.tensors[layer.weight].values()
+    if _is_already_sparse(graph, layer) or (weight == weight.flat[0]).all():
         return False
     groups, _ = layer_groups(graph, layer)
     return groups == 1 or settings.depthwise or graph.tensors[layer.weight].shape[-1] > 1

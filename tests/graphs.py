@@ -37,6 +37,7 @@ Array = npt.NDArray[Any]
 
 OTHER_SCALES = ((0.031, -7), (0.05, 3), (0.2, 5), (0.001, 0))  # and zero points, to rescale to
 RELU, RELU6, NONE = ActivationFunction.RELU, ActivationFunction.RELU6, ActivationFunction.NONE
+EVERYWHERE = tuple(function for function in Function if function is not Function.RSQRT)  # of values of any sign
 
 
 class GraphBuilder:
@@ -114,6 +115,19 @@ class GraphBuilder:
     def function(self, function: Function, alpha: float = 0.0) -> str:
         name = f"{function.value}{len(self.ops)}"
         return self._append(UnaryFunction(name, self.output, f"{name}.out", function, alpha))
+
+    def inverse_root(self) -> str:
+        """Add x * rsqrt(x * x + 1)."""
+        source = self.output
+        n_channels = self.tensors[self.mul(source)].shape[-1]
+        self.conv(n_channels, (1, 1), groups=n_channels)
+        conv = self.ops[-1]
+        assert isinstance(conv, Conv2d)
+        for name, value in ((conv.weight, 0.9), (conv.bias, 1.0)):
+            data = np.full(self.tensors[name].shape, value, np.float32)
+            self.tensors[name] = Tensor(name, data.shape, data=data)
+        self.function(Function.RSQRT)
+        return self.mul(source)
 
     def prelu(self) -> str:
         name = f"prelu{len(self.ops)}"
@@ -215,7 +229,7 @@ def rescaled(scale: float, zero_point: int) -> Graph:
 def random_functions(rng: np.random.Generator, density: float = 1.0) -> Graph:
     """Return layers on 6 x 5 x 3 images with functions of one value behind them, and gates for channels and pixels."""
     builder = GraphBuilder(rng, (6, 5, 3))
-    for function in Function:
+    for function in EVERYWHERE:
         builder.conv(4, (2, 1), density=density, padding=Padding(1, 0, 0, 0))
         builder.function(function, 0.2 if function is Function.LEAKY_RELU else 0.0)
     image = builder.conv(4, (1, 1), density=density, groups=4)
@@ -228,6 +242,7 @@ def random_functions(rng: np.random.Generator, density: float = 1.0) -> Graph:
     builder.sub(image, RELU6)
     builder.conv(5, (2, 2), density=density)
     builder.prelu()
+    builder.inverse_root()
     builder.flatten()
     builder.function(Function.TANH)
     builder.dense(5, NONE, density)

@@ -26,6 +26,7 @@ VERSIONS = {
     Code.RELU6: (1, 2, 3),
     Code.RESHAPE: (1, 1, 1),
     Code.SOFTMAX: (1, 2, 3),
+    Code.RSQRT: (1, 2, 2),
     Code.SUB: (1, 2, 5),
     Code.PAD: (1, 2, 3),
     Code.PADV2: (1, 2, 2),
@@ -59,5 +60,6 @@ FUNCTIONS = {
     Function.LEAKY_RELU: Code.LEAKY_RELU,
     Function.GELU: Code.GELU,
     Function.GELU_TANH: Code.GELU,
+    Function.RSQRT: Code.RSQRT,
 }
 POOLS = {MaxPool2d: Code.MAX_POOL_2D, AveragePool2d: Code.AVERAGE_POOL_2D}

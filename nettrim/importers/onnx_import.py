@@ -17,6 +17,7 @@ from nettrim.importers.onnx_functions import convert_function, convert_gelu, con
 from nettrim.importers.onnx_input import add_input, read_input
 from nettrim.importers.onnx_layers import convert_batch_normalization, convert_conv, convert_gemm, convert_mat_mul
 from nettrim.importers.onnx_node import Node, RefusedNodeError, UnknownInputError, read_node, refuse
+from nettrim.importers.onnx_normalization import convert_layer_normalization
 from nettrim.importers.onnx_pairs import convert_pair, convert_swish
 from nettrim.importers.onnx_recognition import recognise_functions
 from nettrim.importers.onnx_selection import convert_pad, convert_slice
@@ -59,6 +60,7 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "HardSigmoid": convert_hard_sigmoid,
     "HardSwish": convert_function,
     "Identity": convert_identity,
+    "LayerNormalization": convert_layer_normalization,
     "LeakyRelu": convert_leaky_relu,
     "LogSoftmax": convert_softmax,
     "MatMul": convert_mat_mul,

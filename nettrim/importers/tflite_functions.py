@@ -10,11 +10,16 @@ from nettrim_runtime import tflite_schema as schema
 from nettrim_runtime.graph import Quantization
 from nettrim_runtime.ops import Function, LogSoftmax, PRelu, Softmax, UnaryFunction
 
-FUNCTIONS = {"LOGISTIC": Function.SIGMOID, "TANH": Function.TANH, "HARD_SWISH": Function.HARD_SWISH}
+FUNCTIONS = {
+    "LOGISTIC": Function.SIGMOID,
+    "TANH": Function.TANH,
+    "HARD_SWISH": Function.HARD_SWISH,
+    "RSQRT": Function.RSQRT,
+}
 
 
 def convert_function(operator: FileOperator, conversion: Conversion) -> None:
-    """LOGISTIC, TANH and HARD_SWISH, which have no options."""
+    """LOGISTIC, TANH, HARD_SWISH and RSQRT, which have no options."""
     _add(operator, conversion, FUNCTIONS[operator.op_type])
 
 

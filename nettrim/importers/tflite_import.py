@@ -53,6 +53,7 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "RELU6": convert_clamp,
     "RELU_N1_TO_1": convert_clamp,
     "RESHAPE": convert_reshape,
+    "RSQRT": convert_function,
     "SOFTMAX": convert_softmax,
     "SQUEEZE": convert_reshape,
     "SUB": convert_pair,

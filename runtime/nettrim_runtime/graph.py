@@ -333,7 +333,10 @@ def _check_types(graph: Graph, op: Op) -> None:
     if isinstance(op, PRelu):
         found, wanted = tensors[op.slope].dtype, "int8" if quantized else "float32"
         _require(found == wanted, op, f"slopes are {found}, expected {wanted}")
-        _require(not quantized or graph.quantization(op.slope).scale.shape == (1,), op, "slopes of several scales")
+        if quantized:
+            own = graph.quantization(op.slope)
+            is_plain = own.scale.shape == (1,) and own.zero_point == 0
+            _require(is_plain, op, "slopes with a zero point or several scales, expected one scale and none")
     if isinstance(op, Int8Only):
         _require(expected != "int16", op, "its input is int16, expected int8 or float32")
     if quantized and isinstance(op, Carrier):

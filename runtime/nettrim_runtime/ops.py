@@ -36,6 +36,7 @@ class Function(enum.Enum):
     LEAKY_RELU = "leaky_relu"
     GELU = "gelu"
     GELU_TANH = "gelu_tanh"
+    RSQRT = "rsqrt"  # 1 / sqrt(x) of positive values
 
 
 class Size2d(NamedTuple):

@@ -48,6 +48,7 @@ class BuiltinOperator(enum.IntEnum):  # schema.fbs: enum BuiltinOperator
     PRELU = 54
     PADV2 = 60
     EXPAND_DIMS = 70
+    RSQRT = 76
     LEAKY_RELU = 98
     QUANTIZE = 114
     HARD_SWISH = 117

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from nettrim_runtime.errors import GraphError
 from nettrim_runtime.fixed_point import multiply_by_quantized_multiplier, quantize_multiplier
 from nettrim_runtime.graph import Quantization
+from nettrim_runtime.inverse_root import inverse_root
 from nettrim_runtime.linear import Step
 from nettrim_runtime.ops import Function, UnaryFunction
 
@@ -18,6 +19,7 @@ INT8 = np.iinfo(np.int8)
 ERF_SLOPE = 0.3275911  # Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: |error| <= 1.5e-7
 ERF_FACTORS = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 GELU_CUBE = 0.044715  # Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, section 2
+SMALLEST_SQUARE = 2.0**-100  # what RSQRT takes smaller values for
 GELU_SCALE = math.sqrt(2 / math.pi)
 
 
@@ -38,6 +40,8 @@ def evaluate(op: UnaryFunction, x: Array) -> Array:
         case Function.GELU_TANH:
             inner = np.asarray(GELU_SCALE, x.dtype) * (x + np.asarray(GELU_CUBE, x.dtype) * x**3)
             result = x * (1 + np.tanh(inner)) / 2
+        case Function.RSQRT:
+            result = 1 / np.sqrt(np.maximum(x, np.asarray(SMALLEST_SQUARE, x.dtype)))
         case _:
             assert_never(op.function)
     return result
@@ -66,15 +70,19 @@ def lookup_step(table: Array, source: Array, output: Array) -> Step:
 def lookup_table(op: UnaryFunction, source: Quantization, target: Quantization) -> Array:
     """Return the outputs for the inputs -128, -127, ... 127: (256,) int8, the same on every machine.
 
-    Leaky ReLU and hard swish are fixed-point arithmetic (tensorflow/lite/kernels/internal/reference/leaky_relu.h,
-    hard_swish.h). The others are computed in float32 (LUTPopulate in tensorflow/lite/kernels/internal/common.h), here
-    with exponentials and their like rounded correctly. A C library may round them otherwise in the last of 24 bits,
-    which only shows where `border_distance` is next to nothing.
+    Leaky ReLU, hard swish and 1 / sqrt(x) are fixed-point arithmetic (leaky_relu.h and hard_swish.h in
+    tensorflow/lite/kernels/internal/reference, and `inverse_root`). The others are computed in float32 (LUTPopulate in
+    tensorflow/lite/kernels/internal/common.h), here with exponentials and their like rounded correctly. A C library may
+    round them otherwise in the last of 24 bits, which only shows where `border_distance` is next to nothing.
     """
     inputs = np.arange(INT8.min, INT8.max + 1, dtype=np.int64) - source.zero_point
     match op.function:
         case Function.LEAKY_RELU:
             outputs = _leaky_relu(inputs, op.alpha, source.scale[0], target.scale[0])
+        case Function.RSQRT:
+            scales = source.scale[0], target.scale[0]
+            roots = np.array([inverse_root(int(value), *scales) for value in inputs], np.int64)
+            outputs = np.where(inputs > 0, roots, INT8.max - target.zero_point)
         case Function.HARD_SWISH:
             outputs = _hard_swish(inputs, source.scale[0], target.scale[0])
         case _:
@@ -86,7 +94,7 @@ def lookup_table(op: UnaryFunction, source: Quantization, target: Quantization) 
 
 def border_distance(op: UnaryFunction, source: Quantization, target: Quantization) -> float:
     """Return how near an entry of a function's table comes to the border between two integers, in steps."""
-    if op.function in {Function.LEAKY_RELU, Function.HARD_SWISH}:
+    if op.function in {Function.LEAKY_RELU, Function.HARD_SWISH, Function.RSQRT}:
         return 0.5  # integer arithmetic, without a doubt
     steps = np.abs(_steps(op, source, target).astype(np.float64))
     return float(np.abs(steps - np.floor(steps) - 0.5).min())
@@ -126,7 +134,7 @@ def _in_float32(function: Function, x: Array) -> Array:
             case Function.GELU_TANH:
                 inner = np.float32(GELU_SCALE) * (x + np.float32(GELU_CUBE) * x * x * x)
                 result = half * x * (one + np.tanh(inner.astype(np.float64)).astype(np.float32))
-            case Function.LEAKY_RELU | Function.HARD_SWISH:
+            case Function.LEAKY_RELU | Function.HARD_SWISH | Function.RSQRT:
                 raise AssertionError("fixed-point arithmetic, not float32")
             case _:
                 assert_never(function)

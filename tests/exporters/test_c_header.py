@@ -21,6 +21,7 @@ from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import Function, Padding, Size2d
 from tests.c_model import C99, CXX, compile_c, require_tool, run_c, write_sources
 from tests.graphs import (
+    EVERYWHERE,
     NONE,
     OTHER_SCALES,
     RELU,
@@ -79,7 +80,7 @@ BUILDERS: dict[str, tuple[tuple[int, ...], Build, float]] = {
     "concat_of_three": ((37,), lambda b: (b.dense(3), b.concat("input", "input"), b.dense(6)), 1.0),
     "concat_of_one_twice": (IMAGE, lambda b: (b.concat("input"), b.max_pool()), 1.0),
     "activation": (IMAGE, lambda b: b.activation(RELU6), 1.0),
-    "functions": (IMAGE, lambda b: (*map(b.function, Function), b.conv(3, (1, 1))), 1.0),
+    "functions": (IMAGE, lambda b: (*map(b.function, EVERYWHERE), b.conv(3, (1, 1))), 1.0),
     "leaky_relu": (IMAGE, lambda b: b.function(Function.LEAKY_RELU, 0.1), 1.0),
     "sigmoid": (IMAGE, lambda b: b.function(Function.SIGMOID), 1.0),
     "prelu": (IMAGE, lambda b: b.prelu(), 1.0),

@@ -18,6 +18,7 @@ from nettrim_runtime.errors import UnsupportedOperatorError
 from nettrim_runtime.graph import Graph, Quantization, Tensor
 from nettrim_runtime.ops import ActivationFunction, Dense, Function, Padding, Size2d
 from tests.graphs import (
+    EVERYWHERE,
     OTHER_SCALES,
     GraphBuilder,
     quantized,
@@ -115,10 +116,11 @@ ON_IMAGES: dict[str, Build] = {
     "relu": lambda net: net.activation(RELU),
     "relu6": lambda net: net.activation(RELU6),
     "relu from -1 to 1": lambda net: net.activation(RELU_N1_TO_1),
-    **{function.value: partial(GraphBuilder.function, function=function) for function in Function},
+    **{function.value: partial(GraphBuilder.function, function=function) for function in EVERYWHERE},
     "leaky ReLU": lambda net: net.function(Function.LEAKY_RELU, 0.3),
     "hard swish of a layer": lambda net: (net.conv(5), net.function(Function.HARD_SWISH), net.conv(3)),
     "sigmoid behind a pool": lambda net: (net.function(Function.SIGMOID), net.max_pool(), net.conv(3)),
+    "one over a root": lambda net: net.inverse_root(),
     "PReLU": lambda net: net.prelu(),
     "reshape": lambda net: net.reshape(7, 36),
     "log-softmax of every pixel": lambda net: net.log_softmax(),

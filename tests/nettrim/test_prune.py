@@ -237,3 +237,15 @@ def test_a_budget_too_small_names_what_it_misses(rng: np.random.Generator) -> No
     dense = random_mlp(rng)
     with pytest.raises(DataError, match=r"layer 'dense0' .* bytes .* raise memory_budget_bytes"):
         prune(dense, random_inputs(dense, rng, 50), PruneSettings(memory_budget_bytes=30_000), rng)
+
+
+def test_means_and_scalings_of_one_channel_are_not_pruned(rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (4, 4, 6))
+    builder.conv(1, (1, 1))
+    builder.conv(1, (1, 1))
+    graph = builder.build()
+    mean, scaling = graph.layers
+    equal = replace(graph.tensors[mean.weight], data=np.full((1, 1, 1, 6), 1 / 6, np.float32))
+    assert is_prunable(graph, mean, PruneSettings())
+    assert not is_prunable(graph.with_tensors([equal]), mean, PruneSettings())
+    assert not is_prunable(graph, scaling, PruneSettings())
