@@ -45,6 +45,7 @@ Array = npt.NDArray[Any]
 
 BATCH_SIZE = 64
 FLOAT64_SHARE = 1e-9  # of an activation's norm, far above what summing in float64 loses
+LARGEST_BOUND = 1e100  # beyond it there is none: 1 / sqrt(x) has no largest slope
 FIXED_POINT_STEP = 1e-3  # steps of an output, far above what 31-bit multipliers lose
 
 
@@ -113,7 +114,8 @@ def propagate(original: Graph, altered: Graph, sample_sets: Sequence[Array]) -> 
     weights = {name: weight for name, (weight, *_) in second.constants.items()}
     gains = {op.name: lipschitz_bound(op, altered.tensors, weights) for op in ops}
     recursion = _Recursion(altered, ops, _layer_outputs(original, ops), logits, first, second, gains)
-    return tuple(recursion.over(samples) for samples in sample_sets)
+    with np.errstate(over="ignore", invalid="ignore"):  # no bound times nothing is no bound
+        return tuple(recursion.over(samples) for samples in sample_sets)
 
 
 def logits_tensor(graph: Graph) -> str:
@@ -275,7 +277,8 @@ class _Recursion:
             own = FLOAT64_SHARE * _norms(output) + self.altered.roundings[op.name]
             if isinstance(op, Clamping | PRelu):
                 own += _norms(_evaluate(op, self.altered, values, self.graph) - output) * ROUND_UP
-            values[op.output], bounds[op.output] = output, self.gains[op.name] * self._carried(op, values, bounds) + own
+            bound = self.gains[op.name] * self._carried(op, values, bounds) + own
+            values[op.output], bounds[op.output] = output, np.where(bound < LARGEST_BOUND, bound, np.inf)
         norms = {name: _norms(value) for name, value in values.items()}
         logits = values[self.logits].reshape(len(samples), -1)
         return _Batch(bounds, norms, logits, self._margins(values, bounds))

@@ -156,3 +156,15 @@ def test_the_logits_are_what_the_last_softmax_reads(rng: np.random.Generator) ->
     rows = builder.reshape(2, 3)
     builder.softmax()
     assert logits_tensor(builder.build()) == builder.output != rows  # one softmax a row decides no single class
+
+
+def test_many_roots_in_a_row_leave_no_bound_and_no_number_out_of_range(rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (4, 4, 3))
+    for _ in range(9):
+        builder.inverse_root()
+    builder.flatten()
+    builder.dense(5)
+    graph = builder.build()
+    (found,) = propagate(graph, quantized(graph, rng), [random_inputs(graph, rng, 4)])
+    assert found.relative_bound == np.inf
+    assert found.kept == 0
