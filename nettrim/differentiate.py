@@ -1,5 +1,6 @@
 """Reverse differentiation of a float graph: by tensors, and by the weights of its layers."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, assert_never
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from nettrim_runtime.graph import Array, Graph
 from nettrim_runtime.linear import padded_buffer, windows
+from nettrim_runtime.moves import move_sources
 from nettrim_runtime.ops import (
     UNIT,
     Activation,
@@ -20,15 +22,21 @@ from nettrim_runtime.ops import (
     Layer,
     LogSoftmax,
     MaxPool2d,
+    Mean,
+    Move,
     Mul,
     Op,
+    Pad,
     Padding,
     PRelu,
     Requantize,
     Reshape,
+    ResizeNearest,
     Size2d,
+    Slice,
     Softmax,
     Sub,
+    Transpose,
     UnaryFunction,
     op_inputs,
 )
@@ -142,6 +150,13 @@ def _pull(graph: Graph, op: Op, values: Mapping[str, Array], slope: Array) -> tu
             return (np.where(values[op.input] > 0, slope, slope * graph.tensors[op.slope].values()),)
         case LogSoftmax():
             return (slope - np.exp(values[op.output]) * np.sum(slope, axis=-1, keepdims=True),)
+        case Pad() | Slice() | Transpose() | ResizeNearest():
+            return (_pull_move(op, values[op.input].shape, slope),)
+        case Mean():
+            shape = values[op.input].shape
+            kept = [1 if axis - 1 in op.axes else size for axis, size in enumerate(shape)]
+            share = np.float32(slope[0].size / math.prod(shape[1:]))
+            return (np.broadcast_to(slope.reshape(kept) * share, shape),)
         case Softmax():  # behind the logits, or within the network
             output = values[op.output]
             return (output * (slope - np.sum(slope * output, axis=-1, keepdims=True)),)
@@ -175,6 +190,15 @@ def _pull_convolution(op: Conv2d, weight: Array, shape: tuple[int, ...], slope: 
         for row, column in np.ndindex(weight.shape[1:3])
     }
     return _scatter(taps, shape, op.padding, op.stride, op.dilation)
+
+
+def _pull_move(op: Move, shape: tuple[int, ...], slope: Array) -> Array:
+    """Add the slope of every copy to the value it is of; what padding writes has none."""
+    sources = move_sources(op, shape[1:], slope.shape[1:]).reshape(-1)
+    by_source = np.zeros((1 + math.prod(shape[1:]), len(slope)), slope.dtype)  # the last one for padding, -1
+    np.add.at(by_source, sources, slope.reshape(len(slope), -1).T)
+    pulled: Array = by_source[:-1].T.reshape(shape)
+    return pulled
 
 
 def _pull_maximum(op: MaxPool2d, source: Array, largest: Array, slope: Array) -> Array:

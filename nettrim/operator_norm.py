@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim_runtime.graph import Tensor
+from nettrim_runtime.moves import move_sources
 from nettrim_runtime.ops import (
     Activation,
     Add,
@@ -18,13 +19,18 @@ from nettrim_runtime.ops import (
     Function,
     LogSoftmax,
     MaxPool2d,
+    Mean,
     Mul,
     Op,
+    Pad,
     PRelu,
     Requantize,
     Reshape,
+    ResizeNearest,
+    Slice,
     Softmax,
     Sub,
+    Transpose,
     UnaryFunction,
 )
 from nettrim_runtime.unary import SMALLEST_SQUARE
@@ -70,7 +76,14 @@ def lipschitz_bound(op: Op, tensors: Mapping[str, Tensor], weights: Mapping[str,
         case AveragePool2d():  # a mean squared is at most the mean of squares: a pixel counts 1 / size of its windows
             rows, columns = (axis.coverage(1 / axis.sizes()) for axis in _axes(op, op.kernel_size, tensors))
             return math.sqrt(rows.max() * columns.max()) * ROUND_UP
+        case Mean():  # of n values: a mean squared is at most the mean of squares
+            return math.sqrt(tensors[op.output].size / tensors[op.input].size) * ROUND_UP
+        case ResizeNearest():  # a pixel counts once a copy
+            copies = move_sources(op, tensors[op.input].shape, tensors[op.output].shape)
+            return math.sqrt(np.bincount(copies.reshape(-1)).max())
         case Add() | Sub() | Mul() | Concat() | Activation() | Reshape() | Softmax() | Requantize():
+            return 1.0
+        case Pad() | Slice() | Transpose():
             return 1.0
         case UnaryFunction():
             return max(STEEPEST[op.function], op.alpha)

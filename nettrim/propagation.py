@@ -29,14 +29,20 @@ from nettrim_runtime.ops import (
     Layer,
     LogSoftmax,
     MaxPool2d,
+    Mean,
+    Move,
     Mul,
     Op,
+    Pad,
     Pairwise,
     PRelu,
     Requantize,
     Reshape,
+    ResizeNearest,
+    Slice,
     Softmax,
     Sub,
+    Transpose,
     UnaryFunction,
     op_inputs,
 )
@@ -218,13 +224,13 @@ def _rounding(graph: Graph, op: Op) -> float:
         case Dense() | AveragePool2d():  # rounds once
             steps = 0.5
         case (
-            Conv2d() | Mul() | PRelu() | Requantize()
+            Conv2d() | Mean() | Mul() | PRelu() | Requantize()
         ):  # rounds twice: half a step, and half of 2^-shift of a step for a shift of 1 or more
             steps = 0.75
         case Add() | Sub():  # the same, and two inputs rounded to 2^-20 or 2^-15 of the larger scale twice over
             twice_larger = 2 * max(float(graph.quantization(name).scale[0]) for name in op_inputs(op))
             steps = 0.75 + 2 * twice_larger / (scale * 2 ** ADD_LEFT_SHIFT[output.dtype])
-        case MaxPool2d() | Concat() | Activation() | Reshape():
+        case MaxPool2d() | Concat() | Activation() | Reshape() | Pad() | Slice() | Transpose() | ResizeNearest():
             return 0.0
         case UnaryFunction():
             return table_error(graph, op) * math.sqrt(output.size)
@@ -324,6 +330,11 @@ class _Batch:
 
 def _evaluate(op: Op, network: _RealNetwork, values: Mapping[str, Array], graph: Graph) -> Array:
     """Run one operator in float64, without rounding to a grid."""
+    if isinstance(op, MaxPool2d | AveragePool2d | Move | Mean | UnaryFunction | Softmax | LogSoftmax):
+        source = values[op.input]
+        output = np.empty((len(source), *graph.tensors[op.output].shape))
+        float_step(graph, op, {op.input: source, op.output: output})()
+        return output
     match op:
         case Dense() | Conv2d():
             response = _linear(op, values[op.input], network.constants[op.name], graph.tensors[op.output])
@@ -339,11 +350,6 @@ def _evaluate(op: Op, network: _RealNetwork, values: Mapping[str, Array], graph:
             return values[op.input]
         case Reshape():
             return values[op.input].reshape(-1, *graph.tensors[op.output].shape)
-        case MaxPool2d() | AveragePool2d() | UnaryFunction() | Softmax() | LogSoftmax():
-            source = values[op.input]
-            output = np.empty((len(source), *graph.tensors[op.output].shape))
-            float_step(graph, op, {op.input: source, op.output: output})()
-            return output
         case _:
             assert_never(op)
     clamped: Array = np.clip(response, *network.clamps[op.name])

@@ -1,6 +1,6 @@
 """Small random networks for tests: float graphs, and the same quantised on random samples."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from nettrim.quantize import quantize_graph
 from nettrim.widen import widenable
-from nettrim_runtime.engine import prepare
+from nettrim_runtime.engine import prepare, run_graph
 from nettrim_runtime.graph import Graph, Quantization, Tensor, infer_shape
 from nettrim_runtime.ops import (
     Activation,
@@ -21,15 +21,21 @@ from nettrim_runtime.ops import (
     Function,
     LogSoftmax,
     MaxPool2d,
+    Mean,
     Mul,
+    NearestRule,
     Op,
+    Pad,
     Padding,
     PRelu,
     Requantize,
     Reshape,
+    ResizeNearest,
     Size2d,
+    Slice,
     Softmax,
     Sub,
+    Transpose,
     UnaryFunction,
 )
 
@@ -143,6 +149,26 @@ class GraphBuilder:
     def flatten(self) -> str:
         return self.reshape(self.tensors[self.output].size)
 
+    def pad(self, before: tuple[int, ...], after: tuple[int, ...]) -> str:
+        name = f"pad{len(self.ops)}"
+        return self._append(Pad(name, self.output, f"{name}.out", before, after))
+
+    def slice(self, begin: tuple[int, ...], end: tuple[int, ...], stride: tuple[int, ...]) -> str:
+        name = f"slice{len(self.ops)}"
+        return self._append(Slice(name, self.output, f"{name}.out", begin, end, stride))
+
+    def transpose(self, *permutation: int) -> str:
+        name = f"transpose{len(self.ops)}"
+        return self._append(Transpose(name, self.output, f"{name}.out", permutation))
+
+    def resize(self, height: int, width: int, rule: NearestRule = NearestRule.ASYMMETRIC) -> str:
+        name = f"resize{len(self.ops)}"
+        return self._append(ResizeNearest(name, self.output, f"{name}.out", Size2d(height, width), rule))
+
+    def mean(self, *axes: int, keep_dims: bool = True) -> str:
+        name = f"mean{len(self.ops)}"
+        return self._append(Mean(name, self.output, f"{name}.out", axes, keep_dims))
+
     def softmax(self) -> str:
         name = f"softmax{len(self.ops)}"
         return self._append(Softmax(name, self.output, f"{name}.out"))
@@ -167,6 +193,24 @@ class GraphBuilder:
         self.tensors[op.output] = Tensor(op.output, shape)
         self.output = op.output
         return op.output
+
+
+LINEAR: dict[str, Callable[[GraphBuilder], object]] = {  # on images of 5 x 4 x 3
+    "pad": lambda net: net.pad((1, 0, 2), (0, 2, 1)),
+    "slice": lambda net: net.slice((1, 0, 0), (5, 4, 2), (3, 2, 1)),
+    "transpose": lambda net: net.transpose(2, 0, 1),
+    "resize": lambda net: net.resize(7, 9),
+    "smaller": lambda net: net.resize(3, 2, NearestRule.HALF_PIXEL_CENTERS),
+    "mean": lambda net: net.mean(0, 2),
+}
+
+
+def matrix_of(graph: Graph) -> Array:
+    """Return (n_outputs, n_inputs) float64 of a graph that is affine."""
+    shape = graph.tensors[graph.inputs[0]].shape
+    basis = np.eye(int(np.prod(shape)), dtype=np.float32).reshape(-1, *shape)
+    columns = run_graph(graph, basis) - run_graph(graph, np.zeros((1, *shape), np.float32))
+    return columns.reshape(len(basis), -1).T.astype(np.float64)
 
 
 def random_mlp(rng: np.random.Generator, density: float = 1.0) -> Graph:
@@ -248,6 +292,29 @@ def random_functions(rng: np.random.Generator, density: float = 1.0) -> Graph:
     builder.dense(5, NONE, density)
     builder.log_softmax()
     return builder.build("functions")
+
+
+def random_moves(rng: np.random.Generator, density: float = 1.0) -> Graph:
+    """Return a network on 6 x 5 x 4 images that pads, slices, transposes, resizes and takes means."""
+    builder = GraphBuilder(rng, (6, 5, 4))
+    builder.conv(6, (3, 3), RELU, density)
+    image = builder.resize(8, 6)
+    left = builder.slice((0, 0, 0), (8, 6, 2), (1, 1, 1))
+    builder.output = image
+    builder.slice((0, 0, 2), (8, 6, 6), (1, 1, 1))
+    builder.concat(left)
+    builder.pad((1, 0, 0), (0, 2, 0))
+    builder.slice((1, 0, 0), (9, 8, 6), (2, 1, 1))
+    builder.transpose(1, 0, 2)
+    builder.conv(5, (3, 3), RELU6, density, padding=Padding(1, 1, 1, 1))
+    builder.pad((0, 0, 1), (0, 0, 0))
+    builder.mean(0, keep_dims=False)
+    builder.transpose(1, 0)
+    builder.mean(1)
+    builder.flatten()
+    builder.dense(5, NONE, density)
+    builder.softmax()
+    return builder.build("moves")
 
 
 def random_inputs(graph: Graph, rng: np.random.Generator, n_samples: int) -> Array:

@@ -44,9 +44,11 @@ class Context:
 
     def pointer(self, tensor: str) -> str:
         """Return the C expression of an activation's address, of its type."""
+        return wide_pointer(self.plan.buffer_of(tensor)) if self.suffix(tensor) else self.bytes(tensor)
+
+    def bytes(self, tensor: str) -> str:
+        """Return the C expression of an activation's address, of bytes."""
         buffer = self.plan.buffer_of(tensor)
-        if self.suffix(tensor):
-            return wide_pointer(buffer)
         match buffer.place:
             case Place.INPUT:
                 return "in"

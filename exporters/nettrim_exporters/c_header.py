@@ -25,12 +25,17 @@ from nettrim_runtime.ops import (
     Dense,
     LogSoftmax,
     MaxPool2d,
+    Mean,
     Mul,
+    Pad,
     PRelu,
     Requantize,
     Reshape,
+    ResizeNearest,
+    Slice,
     Softmax,
     Sub,
+    Transpose,
     UnaryFunction,
 )
 from nettrim_runtime.softmax import LARGEST_DEPTH
@@ -156,6 +161,8 @@ def check_c(graph: Graph) -> None:
                 | Reshape()
                 | Requantize()
             ):
+                pass
+            case Pad() | Slice() | Transpose() | ResizeNearest() | Mean():
                 pass
             case _:
                 assert_never(op)

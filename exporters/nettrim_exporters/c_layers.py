@@ -7,7 +7,9 @@ import numpy.typing as npt
 
 from nettrim_exporters.c_context import Context, CStep, call_text, struct_text, wide_pointer
 from nettrim_exporters.c_conv import ConvImage, conv_image, window_offsets
+from nettrim_exporters.c_moves import copy_statements, fill_statement
 from nettrim_exporters.c_values import CArray
+from nettrim_exporters.memory_plan import value_bytes
 from nettrim_runtime.csr import CsrMatrix, index_dtype
 from nettrim_runtime.errors import UnsupportedOperatorError
 from nettrim_runtime.fixed_point import (
@@ -77,25 +79,20 @@ def _conv_kernel(graph: Graph, op: Conv2d) -> tuple[str, Array]:
 
 def _padding(context: Context, op: Conv2d, image: ConvImage) -> tuple[tuple[str, ...], str]:
     """Return the statements that make the padded image, and the address of the image to read."""
-    source = context.pointer(op.input)
     scratch = context.plan.scratch_of(op.name)
     if scratch is None:
-        return (), source
+        return (), context.pointer(op.input)
     _, width, channels = context.graph.tensors[op.input].shape
-    padding = struct_text(
-        "nt_padding padding",
-        source_height=image.copied_height,
-        source_row=width * channels,
-        copied=image.copied_width * channels,
-        height=image.height,
-        row=image.row,
-        top=image.top,
-        left=image.left * channels,
-        zero_point=context.graph.quantization(op.input).zero_point,
+    target, item = f"bytes + {scratch.offset}", value_bytes(context.graph, op.input)
+    fill = fill_statement(context, op.input, target, image.size)
+    move = copy_statements(
+        (context.bytes(op.input), target),
+        item,
+        (image.copied_height, image.copied_width * channels),
+        ((width * channels, 1), (image.row, 1)),
+        (0, image.top * image.row + image.left * channels),
     )
-    suffix = context.suffix(op.input)
-    target = wide_pointer(scratch) if suffix else f"bytes + {scratch.offset}"
-    return (padding, call_text(f"nt_pad{suffix}", "&padding", source, target)), target
+    return (fill, *move), wide_pointer(scratch) if context.suffix(op.input) else target
 
 
 def _conv_shape(graph: Graph, op: Conv2d, image: ConvImage) -> str:

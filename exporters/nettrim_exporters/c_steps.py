@@ -6,10 +6,11 @@ import numpy as np
 
 from nettrim_exporters.c_context import Context, CStep, call_text, struct_text
 from nettrim_exporters.c_layers import conv_layer, dense_layer
+from nettrim_exporters.c_moves import concat_step, mean_loops, move_step
 from nettrim_exporters.c_pairs import pair_step
 from nettrim_exporters.c_values import CArray, c_identifier
 from nettrim_exporters.memory_plan import MemoryPlan, Place
-from nettrim_runtime.fixed_point import activation_range, prelu_multipliers, requantize_multiplier
+from nettrim_runtime.fixed_point import activation_range, mean_multiplier, prelu_multipliers, requantize_multiplier
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import (
     Activation,
@@ -20,13 +21,18 @@ from nettrim_runtime.ops import (
     Dense,
     LogSoftmax,
     MaxPool2d,
+    Mean,
     Mul,
     Op,
+    Pad,
     PRelu,
     Requantize,
     Reshape,
+    ResizeNearest,
+    Slice,
     Softmax,
     Sub,
+    Transpose,
     UnaryFunction,
 )
 from nettrim_runtime.softmax import distance_multiplier, softmax_exponentials
@@ -70,13 +76,17 @@ def _c_step(context: Context, op: Op) -> CStep:
         case Add() | Sub() | Mul():
             return pair_step(context, op, comment)
         case Concat():
-            return _concat(context, op, comment)
+            return concat_step(context, op, comment)
         case Activation():
             return _activation(context, op, comment)
         case UnaryFunction():
             return _function(context, op, comment)
         case PRelu():
             return _prelu(context, op, comment)
+        case Pad() | Slice() | Transpose() | ResizeNearest():
+            return move_step(context, op, comment)
+        case Mean():
+            return _mean(context, op, comment)
         case Requantize():
             return _requantize(context, op, comment)
         case Softmax():
@@ -159,16 +169,22 @@ def _requantize(context: Context, op: Requantize, comment: str) -> CStep:
     return CStep(op.name, comment, (), (call,))
 
 
-def _concat(context: Context, op: Concat, comment: str) -> CStep:
-    channels = [context.graph.tensors[name].shape[-1] for name in op.inputs]
-    width = sum(channels)
-    n_pixels = context.size(op.output) // width
-    calls, first, kernel = [], 0, f"nt_concat{context.suffix(op.output)}"
-    for name, count in zip(op.inputs, channels, strict=True):
-        target = f"{context.pointer(op.output)} + {first}"
-        calls.append(call_text(kernel, n_pixels, count, width, context.pointer(name), target))
-        first += count
-    return CStep(op.name, comment, (), tuple(calls))
+def _mean(context: Context, op: Mean, comment: str) -> CStep:
+    shape = context.graph.tensors[op.input].shape
+    count = context.size(op.input) // context.size(op.output)
+    multiplier, shift = mean_multiplier(context.graph, op)
+    before, after = (context.graph.quantization(name).zero_point for name in (op.input, op.output))
+    reduction = struct_text(
+        "nt_reduction reduction",
+        **mean_loops(shape, op.axes),
+        zero_sum=before * count,
+        multiplier=multiplier,
+        shift=shift,
+        zero_point=after,
+    )
+    pointers = (context.pointer(op.input), context.pointer(op.output))
+    call = call_text(f"nt_reduce_mean{context.suffix(op.output)}", "&reduction", *pointers)
+    return CStep(op.name, comment, (), (reduction, call))
 
 
 def _softmax(context: Context, op: Softmax, comment: str) -> CStep:

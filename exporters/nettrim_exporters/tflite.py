@@ -27,12 +27,13 @@ from nettrim_exporters.tflite_file import (
     encode_model,
 )
 from nettrim_exporters.tflite_metadata import BUFFER_NAME, Preparation, encode_metadata, with_labels
+from nettrim_exporters.tflite_moves import geometry
+from nettrim_exporters.tflite_padding import Window, same_window_padding, tflite_padding
 from nettrim_runtime import tflite_schema as schema
 from nettrim_runtime.errors import UnsupportedOperatorError
 from nettrim_runtime.fixed_output import fixed_output
 from nettrim_runtime.graph import Graph, Quantization
 from nettrim_runtime.ops import (
-    NO_PADDING,
     UNIT,
     Activation,
     Add,
@@ -43,23 +44,25 @@ from nettrim_runtime.ops import (
     Function,
     LogSoftmax,
     MaxPool2d,
+    Mean,
+    Move,
     Mul,
     Op,
-    Padding,
+    Pad,
     Pairwise,
     PRelu,
     Requantize,
     Reshape,
-    Size2d,
+    ResizeNearest,
+    Slice,
     Softmax,
     Sub,
+    Transpose,
     UnaryFunction,
     op_inputs,
-    same_padding,
 )
 
 Code = schema.BuiltinOperator
-Window = Conv2d | MaxPool2d | AveragePool2d
 
 DEPTHWISE_AXIS = 3  # depthwise weights are 1HWO
 
@@ -121,11 +124,11 @@ def check_tflite(graph: Graph) -> None:
     for op in graph.ops:
         match op:
             case AveragePool2d():
-                if _tflite_padding(graph, op) is None:
+                if tflite_padding(graph, op) is None:
                     raise _unsupported(
                         op,
                         f"padding {tuple(op.padding)}, but TFLite averages without padding or with SAME padding "
-                        f"{tuple(_same(graph, op))}; change the padding, or pad before the pool",
+                        f"{tuple(same_window_padding(graph, op))}; change the padding, or pad before the pool",
                     )
             case Activation():
                 if op.activation not in STAND_ALONE:
@@ -136,6 +139,8 @@ def check_tflite(graph: Graph) -> None:
                 pass
             case UnaryFunction() | Softmax() | LogSoftmax():
                 _check_output(graph, op)
+            case Pad() | Slice() | Transpose() | ResizeNearest() | Mean():
+                pass
             case _:
                 assert_never(op)
 
@@ -184,6 +189,8 @@ class _Lowering:
             case Reshape():
                 new_shape = self._integers(f"{op.name}/shape", [ANY_BATCH_SIZE, *self.graph.tensors[op.output].shape])
                 self._operator(op, Code.RESHAPE, (self.activations[op.input], new_shape))
+            case Pad() | Slice() | Transpose() | ResizeNearest() | Mean():
+                self._with_geometry(op)
             case Requantize():
                 self._operator(op, Code.QUANTIZE, (self.activations[op.input],))
             case UnaryFunction():
@@ -275,9 +282,16 @@ class _Lowering:
         values = slope.values().reshape(shape)
         return self._tensor(FileTensor(slope.name, shape, slope.dtype, slope.quantization, values))
 
+    def _with_geometry(self, op: Move | Mean) -> None:
+        form = geometry(op)
+        constants = [self._integers(f"{op.name}/{name}", values) for name, values in form.constants.items()]
+        version = max(self._version(form.code, op.input), form.lowest_version)
+        inputs = (self.activations[op.input], *constants)
+        self._operator(op, form.code, inputs, form.options_type, form.options, version=version)
+
     def _padded(self, op: Window) -> tuple[int, schema.Padding]:
         """Return the image a window slides over, padded before it where TFLite has no word for the padding."""
-        padding = _tflite_padding(self.graph, op)
+        padding = tflite_padding(self.graph, op)
         if padding is not None:
             return self.activations[op.input], padding
         source = self.graph.tensors[op.input]
@@ -358,27 +372,6 @@ class _Lowering:
     def _tensor(self, tensor: FileTensor) -> int:
         self.tensors.append(tensor)
         return len(self.tensors) - 1
-
-
-def _tflite_padding(graph: Graph, op: Window) -> schema.Padding | None:
-    """Return TFLite's name for the padding of a window, or None if it has none."""
-    if op.padding == NO_PADDING:
-        return schema.Padding.VALID
-    return schema.Padding.SAME if op.padding == _same(graph, op) else None
-
-
-def _same(graph: Graph, op: Window) -> Padding:
-    height, width, _ = graph.tensors[op.input].shape
-    kernel, dilation = _window(graph, op)
-    rows = same_padding(height, kernel.height, op.stride.height, dilation.height)
-    columns = same_padding(width, kernel.width, op.stride.width, dilation.width)
-    return Padding(*rows, *columns)
-
-
-def _window(graph: Graph, op: Window) -> tuple[Size2d, Size2d]:
-    if isinstance(op, Conv2d):
-        return Size2d(*graph.tensors[op.weight].shape[1:3]), op.dilation
-    return op.kernel_size, UNIT
 
 
 def _unsupported(op: Op, finding: str) -> UnsupportedOperatorError:

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 from nettrim.passes.rewiring import count_reads, with_ops
 from nettrim_runtime.graph import Graph
-from nettrim_runtime.ops import Activation, ActivationFunction, Clamping, MaxPool2d, Op, Reshape
+from nettrim_runtime.ops import Activation, ActivationFunction, Clamping, MaxPool2d, Move, Op, Reshape
 
-ORDER_KEEPING = MaxPool2d | Reshape  # a clamp never decreases, so it may come before them
+ORDER_KEEPING = MaxPool2d | Reshape | Move  # a clamp never decreases and keeps zero, so it may come before them
 
 
 def fuse_activations(graph: Graph) -> Graph:
     """Return the graph with every clamp fused that has a layer, a sum, difference or product, or a clamp before it.
 
-    Max pooling and reshaping may lie between: clamp(max(x)) = max(clamp(x)). What others
+    Max pooling, reshaping and moves may lie between: clamp(max(x)) = max(clamp(x)). What others
     read as well stays as it is.
     """
     reads = count_reads(graph)

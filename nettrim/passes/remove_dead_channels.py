@@ -19,11 +19,16 @@ from nettrim_runtime.ops import (
     Dense,
     Layer,
     MaxPool2d,
+    Mean,
     Op,
+    Pad,
     Pairwise,
     PRelu,
     Requantize,
     Reshape,
+    ResizeNearest,
+    Slice,
+    Transpose,
     UnaryFunction,
     op_inputs,
 )
@@ -32,9 +37,9 @@ from nettrim_runtime.ops import (
 def remove_dead_channels(graph: Graph) -> Graph:
     """Return a float or quantised graph without channels that are constant, folded into the biases behind, or not read.
 
-    Channels go through additions, products, concatenations, poolings, clamps, functions, depthwise convolutions and
-    flattening, where all that share them can spare them. A constant other than zero stays where a padded convolution
-    reads it. One channel stays at least. The outputs of a quantised graph keep every bit.
+    Channels go through additions, products, concatenations, poolings, clamps, functions, moves, depthwise
+    convolutions and flattening, where all that share them can spare them. A constant other than zero stays where a
+    padded convolution reads it. One channel stays at least. The outputs of a quantised graph keep every bit.
     """
     while True:
         smaller = _remove_once(graph)
@@ -92,8 +97,17 @@ def _is_shared(graph: Graph, op: Op) -> bool:
     if isinstance(op, Reshape):
         before, after = graph.tensors[op.input].shape, graph.tensors[op.output].shape
         return after[-1] == before[-1] or len(after) == 1
+    if isinstance(op, Pad):
+        return op.before[-1] == op.after[-1] == 0
+    if isinstance(op, Slice):
+        return op.stride[-1] == 1
+    if isinstance(op, Transpose):
+        return op.permutation[-1] == len(op.permutation) - 1
+    if isinstance(op, Mean):
+        return op.axes[-1] < len(graph.tensors[op.input].shape) - 1
     return isinstance(
-        op, MaxPool2d | AveragePool2d | Activation | UnaryFunction | PRelu | Pairwise | Concat | Requantize
+        op,
+        MaxPool2d | AveragePool2d | Activation | UnaryFunction | PRelu | Pairwise | Concat | ResizeNearest | Requantize,
     )
 
 
@@ -132,6 +146,8 @@ def _passed(graph: Graph, op: Op, by_channel: Mapping[str, Array]) -> list[Array
     parts = [by_channel[name] for name in op_inputs(op)]
     if isinstance(op, Concat):
         return [np.concatenate(parts)]
+    if isinstance(op, Slice):
+        return [parts[0][op.begin[-1] : op.end[-1]]]
     return [np.tile(part, graph.tensors[op.output].shape[-1] // len(part)) for part in parts]
 
 
@@ -151,7 +167,7 @@ def _is_constant(graph: Graph, op: Op, channels: _Channels) -> Array:
         filtered: Array = _foldable(op, channels) | np.all(weight == 0, axis=(1, 2, 3))
         return filtered
     together: Array = np.logical_and.reduce(_passed(graph, op, channels.constant))
-    return together
+    return together & (channels.offsets[op.input] == 0) if isinstance(op, Pad) else together
 
 
 def _foldable(op: Layer, channels: _Channels) -> Array:
@@ -191,13 +207,18 @@ def _shrink(graph: Graph, channels: _Channels, needed: Mapping[str, Array]) -> G
         if isinstance(op, PRelu):
             slope = graph.tensors[op.slope]
             tensors[op.slope] = _take_rows(slope, slope.values(), needed[op.output])
-    ops = [_with_groups(op, tensors) if _is_shared(graph, op) else op for op in graph.ops]
+    ops = [_narrowed(op, tensors, needed) if _is_shared(graph, op) else op for op in graph.ops]
     return replace(graph, ops=tuple(ops), tensors=tensors)
 
 
-def _with_groups(op: Op, tensors: Mapping[str, Tensor]) -> Op:
-    """Return a depthwise convolution with as many groups as channels are left; other operators as they are."""
-    return replace(op, groups=tensors[op.input].shape[-1]) if isinstance(op, Conv2d) else op
+def _narrowed(op: Op, tensors: Mapping[str, Tensor], needed: Mapping[str, Array]) -> Op:
+    """Return an operator on the channels that are left: as many groups of a depthwise convolution, another slice."""
+    if isinstance(op, Conv2d):
+        return replace(op, groups=tensors[op.input].shape[-1])
+    if isinstance(op, Slice):
+        begin, end = (int(needed[op.input][:bound].sum()) for bound in (op.begin[-1], op.end[-1]))
+        return replace(op, begin=(*op.begin[:-1], begin), end=(*op.end[:-1], end))
+    return op
 
 
 def _shrink_layer(graph: Graph, op: Layer, channels: _Channels, needed: Mapping[str, Array]) -> tuple[Tensor, Tensor]:

@@ -17,13 +17,18 @@ from nettrim_runtime.ops import (
     Dense,
     LogSoftmax,
     MaxPool2d,
+    Mean,
     Mul,
     Op,
+    Pad,
     PRelu,
     Requantize,
     Reshape,
+    ResizeNearest,
+    Slice,
     Softmax,
     Sub,
+    Transpose,
     UnaryFunction,
     op_inputs,
 )
@@ -31,6 +36,8 @@ from nettrim_runtime.ops import (
 
 def remove_identity(graph: Graph) -> Graph:
     """Return the graph without reshapes to the same shape, 1x1 pools, clamps that let everything through.
+
+    Nor moves and means that leave all values where they are.
 
     One that joins an input or another output of the graph directly to an output stays.
     """
@@ -76,6 +83,10 @@ def _same_as_output(graph: Graph, op: Op) -> str | None:
             return op.input if op.activation is ActivationFunction.NONE else None
         case Requantize():
             return None if graph.is_quantized else op.input  # floats have one type
+        case Pad() | Slice() | ResizeNearest() | Mean():
+            return op.input if graph.tensors[op.input].shape == graph.tensors[op.output].shape else None
+        case Transpose():
+            return op.input if list(op.permutation) == sorted(op.permutation) else None
         case (
             Dense() | Conv2d() | Add() | Sub() | Mul() | Concat() | UnaryFunction() | PRelu() | Softmax() | LogSoftmax()
         ):

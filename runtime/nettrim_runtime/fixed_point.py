@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nettrim_runtime.errors import GraphError
 from nettrim_runtime.graph import Graph, Quantization
-from nettrim_runtime.ops import ActivationFunction, Add, Dense, Layer, Mul, PRelu, Requantize, Sub
+from nettrim_runtime.ops import ActivationFunction, Add, Dense, Layer, Mean, Mul, PRelu, Requantize, Sub
 
 Array = npt.NDArray[Any]
 
@@ -270,6 +270,19 @@ def requantize_multiplier(graph: Graph, op: Requantize) -> tuple[int, int]:
     """Return the multiplier and shift from one integer type to another (tensorflow/lite/kernels/quantize.cc)."""
     source, target = (float(graph.quantization(name).scale[0]) for name in (op.input, op.output))
     return quantize_multiplier(source / target)
+
+
+def mean_multiplier(graph: Graph, op: Mean) -> tuple[int, int]:
+    """Return the multiplier and shift of the sum that a mean is made of.
+
+    The division by the number of values is part of it: QuantizedMeanOrSum in
+    tensorflow/lite/kernels/internal/reference/reduce.h.
+    """
+    source, target = (float(graph.quantization(name).scale[0]) for name in (op.input, op.output))
+    multiplier, shift = quantize_multiplier(source / target)
+    count = graph.tensors[op.input].size // graph.tensors[op.output].size
+    headroom = min(count.bit_length() - 1, FRACTION_BITS + 1, FRACTION_BITS + shift)
+    return (multiplier << headroom) // count, shift - headroom
 
 
 def largest_accumulators(weight: Array, bias: Array, dtype: str = "int8") -> Array:

@@ -23,14 +23,20 @@ from nettrim_runtime.ops import (
     Layer,
     LogSoftmax,
     MaxPool2d,
+    Mean,
+    Move,
     Mul,
     Op,
+    Pad,
     Pairwise,
     PRelu,
     Requantize,
     Reshape,
+    ResizeNearest,
+    Slice,
     Softmax,
     Sub,
+    Transpose,
     UnaryFunction,
     op_constants,
     op_inputs,
@@ -41,6 +47,9 @@ Array = npt.NDArray[Any]
 
 DTYPES = ("float32", "int8", "int16", "int32", "int64")
 INTEGER_ACTIVATIONS = {"int8": "int32", "int16": "int64"}  # and the type of the biases that go with them
+
+LARGEST_RANK = 4  # axes of what is padded or sliced, one more of a transpose: what TFLite takes behind the batch
+LARGEST_MEAN = 1 << 16  # values: the sum of as many int16 stays in int32
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,6 +218,10 @@ def infer_shape(op: Op, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
         case Reshape():
             _require(tensors[op.input].size == tensors[op.output].size, op, "input and output differ in size")
             return tensors[op.output].shape
+        case Pad() | Slice() | Transpose() | ResizeNearest():
+            return _moved_shape(op, tensors[op.input])
+        case Mean():
+            return _mean_shape(op, tensors[op.input].shape)
         case _:
             assert_never(op)
 
@@ -239,6 +252,44 @@ def _joined_shape(op: Concat, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
     _require(len(shapes) >= 2 and all(shapes), op, f"inputs of shapes {shapes}, expected two or more with channels")
     _require(len({shape[:-1] for shape in shapes}) == 1, op, f"inputs of shapes {shapes} differ beside their channels")
     return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
+
+
+def _moved_shape(op: Move, source: Tensor) -> tuple[int, ...]:
+    shape, rank = source.shape, len(source.shape)
+    most = LARGEST_RANK + isinstance(op, Transpose)
+    _require(rank <= most, op, f"an input of shape {shape}, expected at most {most} axes")
+    match op:
+        case Pad():
+            sizes = (*op.before, *op.after)
+            _require(len(op.before) == len(op.after) == rank, op, f"{op.before}, {op.after} around {shape}")
+            _require(min(sizes, default=0) >= 0, op, f"{op.before}, {op.after}, expected zero or more")
+            return tuple(sum(parts) for parts in zip(op.before, shape, op.after, strict=True))
+        case Slice():
+            parts = (op.begin, op.end, op.stride)
+            _require(all(len(part) == rank for part in parts), op, f"{parts} of {shape}, expected one each an axis")
+            bounds = list(zip(*parts, shape, strict=True))
+            sound = all(0 <= begin < end <= size and step >= 1 for begin, end, step, size in bounds)
+            _require(sound, op, f"{parts} (begin, end, stride) leave {shape} or nothing of it")
+            return tuple(len(range(begin, end, step)) for begin, end, step, _ in bounds)
+        case Transpose():
+            _require(sorted(op.permutation) == list(range(rank)), op, f"permutation {op.permutation} of {shape}")
+            return tuple(shape[axis] for axis in op.permutation)
+        case ResizeNearest():
+            _require(min(op.size) >= 1, op, f"size {tuple(op.size)}, expected at least one pixel")
+            return (*op.size, _rank(op, source, 3)[2])
+        case _:
+            assert_never(op)
+
+
+def _mean_shape(op: Mean, shape: tuple[int, ...]) -> tuple[int, ...]:
+    sound = bool(op.axes) and list(op.axes) == sorted(set(op.axes) & set(range(len(shape))))
+    _require(sound, op, f"axes {op.axes} of {shape}, expected some of its axes in increasing order")
+    _require(len(shape) <= LARGEST_RANK, op, f"an input of shape {shape}, expected at most {LARGEST_RANK} axes")
+    _require(op.keep_dims or len(op.axes) < len(shape), op, f"a mean of all of {shape}, expected keep_dims")
+    count = math.prod(shape[axis] for axis in op.axes)
+    _require(count <= LARGEST_MEAN, op, f"a mean of {count} values, expected at most {LARGEST_MEAN}")
+    kept = tuple(1 if axis in op.axes else size for axis, size in enumerate(shape))
+    return kept if op.keep_dims else tuple(size for axis, size in enumerate(shape) if axis not in op.axes)
 
 
 def _windows(

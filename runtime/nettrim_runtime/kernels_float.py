@@ -9,6 +9,7 @@ import numpy.typing as npt
 from nettrim_runtime.concat import concat_step
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.linear import Step, conv_step, dense_step, padded_buffer
+from nettrim_runtime.moves import move_step
 from nettrim_runtime.ops import (
     Activation,
     ActivationFunction,
@@ -20,14 +21,19 @@ from nettrim_runtime.ops import (
     Layer,
     LogSoftmax,
     MaxPool2d,
+    Mean,
     Mul,
     Op,
+    Pad,
     Pairwise,
     PRelu,
     Requantize,
     Reshape,
+    ResizeNearest,
+    Slice,
     Softmax,
     Sub,
+    Transpose,
     UnaryFunction,
     op_inputs,
 )
@@ -69,6 +75,10 @@ def float_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
             return _softmax_step(source, output)
         case LogSoftmax():
             return _log_softmax_step(source, output)
+        case Pad() | Slice() | Transpose() | ResizeNearest():
+            return move_step(op, source, output, fill=0)
+        case Mean():
+            return _mean_step(op, source, output)
         case Requantize():
             return lambda: np.copyto(output, source)
         case Reshape():
@@ -104,6 +114,15 @@ def _average_step(op: AveragePool2d, source: Array, output: Array) -> Step:
     def run() -> None:
         add_up()
         np.divide(output, sizes, out=output)
+
+    return run
+
+
+def _mean_step(op: Mean, source: Array, output: Array) -> Step:
+    axes = tuple(axis + 1 for axis in op.axes)
+
+    def run() -> None:
+        np.mean(source, axis=axes, keepdims=op.keep_dims, out=output)
 
     return run
 

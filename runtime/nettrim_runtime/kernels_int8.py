@@ -14,6 +14,7 @@ from nettrim_runtime.fixed_point import (
     activation_range,
     add_parameters,
     layer_requantization,
+    mean_multiplier,
     multiply_by_quantized_multiplier,
     multiply_rounding_once,
     multiply_wide,
@@ -24,6 +25,7 @@ from nettrim_runtime.fixed_point import (
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.linear import Step, conv_step, csr_dense_step, dense_step, exact_dtype, padded_buffer
 from nettrim_runtime.log_softmax import log_softmax_step
+from nettrim_runtime.moves import move_step
 from nettrim_runtime.ops import (
     Activation,
     Add,
@@ -34,13 +36,18 @@ from nettrim_runtime.ops import (
     Layer,
     LogSoftmax,
     MaxPool2d,
+    Mean,
     Mul,
     Op,
+    Pad,
     PRelu,
     Requantize,
     Reshape,
+    ResizeNearest,
+    Slice,
     Softmax,
     Sub,
+    Transpose,
     UnaryFunction,
     op_inputs,
 )
@@ -93,6 +100,10 @@ def int8_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
             return softmax_step(source, float(graph.quantization(op.input).scale[0]), output)
         case LogSoftmax():
             return log_softmax_step(source, float(graph.quantization(op.input).scale[0]), output)
+        case Pad() | Slice() | Transpose() | ResizeNearest():
+            return move_step(op, source, output, fill=graph.quantization(op.output).zero_point)
+        case Mean():
+            return _mean_step(graph, op, source, output)
         case Requantize():
             return _requantize_step(graph, op, source, output)
         case Reshape():
@@ -160,6 +171,24 @@ def _average_step(op: AveragePool2d, source: Array, output: Array) -> Step:
         np.add(sums, sizes // 2, out=sums)
         np.floor_divide(sums, sizes, out=sums)
         np.multiply(sums, negative, out=sums)
+        np.copyto(output, sums, casting="unsafe")
+
+    return run
+
+
+def _mean_step(graph: Graph, op: Mean, source: Array, output: Array) -> Step:
+    axes = tuple(axis + 1 for axis in op.axes)
+    before, after = (graph.quantization(name).zero_point for name in (op.input, op.output))
+    multiplier, shift = mean_multiplier(graph, op)
+    count, limits = source.size // output.size, np.iinfo(output.dtype)
+    sums, scratch = np.empty(output.shape, np.int64), np.empty(output.shape, np.int64)
+
+    def run() -> None:
+        np.sum(source, axis=axes, dtype=np.int64, keepdims=op.keep_dims, out=sums)
+        np.subtract(sums, before * count, out=sums)
+        multiply_by_quantized_multiplier(sums, multiplier, shift, scratch)
+        np.add(sums, after, out=sums)
+        np.clip(sums, limits.min, limits.max, out=sums)
         np.copyto(output, sums, casting="unsafe")
 
     return run

@@ -156,13 +156,16 @@ def _read_value(fields: Mapping[str, Any], name: str, kind: Any) -> Any:
         return _text(fields, name)
     if kind is int:
         return _integer(value, name)
+    if kind is bool:
+        return _truth(value, name)
     if kind == tuple[str, ...]:
         return tuple(_texts(fields, name))
     if kind is float:
         return _number(value, name)
-    if issubclass(kind, enum.Enum):
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return kind(value)
-    return kind(*(_integer(item, name) for item in _list(fields, name)))  # Size2d or Padding
+    integers = tuple(_integer(item, name) for item in _list(fields, name))
+    return integers if kind == tuple[int, ...] else kind(*integers)  # Size2d or Padding
 
 
 def _read_tensor(fields: Any, number: int, arrays: Mapping[str, Array]) -> Tensor:
@@ -234,4 +237,10 @@ def _number(value: Any, name: str) -> float:
 def _integer(value: Any, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ModelFileError(f"{name} is {value!r}, expected an integer")
+    return value
+
+
+def _truth(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise ModelFileError(f"{name} is {value!r}, expected true or false")
     return value

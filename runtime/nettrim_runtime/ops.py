@@ -39,6 +39,18 @@ class Function(enum.Enum):
     RSQRT = "rsqrt"  # 1 / sqrt(x) of positive values
 
 
+class NearestRule(enum.Enum):
+    """Which pixel the nearest one is when an image is resized; the values are the names in files.
+
+    Of pixel i: floor(i * scale), floor((i + 1/2) * scale), each with scale = old size / new size, or i * (old size - 1)
+    / (new size - 1) rounded half up.
+    """
+
+    ASYMMETRIC = "asymmetric"
+    HALF_PIXEL_CENTERS = "half_pixel_centers"
+    ALIGN_CORNERS = "align_corners"
+
+
 class Size2d(NamedTuple):
     """A height and a width: of a filter, a stride or a dilation."""
 
@@ -197,6 +209,61 @@ class Reshape:
 
 
 @dataclass(frozen=True)
+class Pad:
+    """Zeros ``before`` and ``after`` the values along each axis."""
+
+    name: str
+    input: str
+    output: str
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Along each axis every ``stride``-th value from ``begin`` up to, without, ``end``."""
+
+    name: str
+    input: str
+    output: str
+    begin: tuple[int, ...]
+    end: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Transpose:
+    """Axes in another order: axis i of the output is axis ``permutation[i]`` of the input."""
+
+    name: str
+    input: str
+    output: str
+    permutation: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ResizeNearest:
+    """An image of another height and width, each pixel a copy of the nearest one."""
+
+    name: str
+    input: str
+    output: str
+    size: Size2d
+    rule: NearestRule = NearestRule.ASYMMETRIC
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean over some axes, in increasing order; with ``keep_dims`` they stay, of length one."""
+
+    name: str
+    input: str
+    output: str
+    axes: tuple[int, ...]
+    keep_dims: bool = True
+
+
+@dataclass(frozen=True)
 class Softmax:
     """exp(input) / sum(exp(input)) over the last axis."""
 
@@ -223,6 +290,7 @@ class Requantize:
     output: str
 
 
+Move = Pad | Slice | Transpose | ResizeNearest  # values copied to other places
 Op = (
     Dense
     | Conv2d
@@ -236,6 +304,8 @@ Op = (
     | UnaryFunction
     | PRelu
     | Reshape
+    | Move
+    | Mean
     | Softmax
     | LogSoftmax
     | Requantize
@@ -243,12 +313,14 @@ Op = (
 Layer = Dense | Conv2d  # the operators that have weights
 Pairwise = Add | Sub | Mul  # two activations, value by value
 Clamping = Dense | Conv2d | Add | Sub | Mul | Activation  # operators with a clamp of their own
-Carrier = MaxPool2d | AveragePool2d | Concat | Activation | Reshape  # in int8, all they touch has one quantisation
+Carrier = (
+    MaxPool2d | AveragePool2d | Concat | Activation | Reshape | Move
+)  # in int8, all they touch has one quantisation
 Int8Only = Sub | Mul | UnaryFunction | PRelu | Softmax | LogSoftmax  # never on int16
 
 OPERATORS: tuple[type[Op], ...] = (
     *(Dense, Conv2d, MaxPool2d, AveragePool2d, Add, Concat, Activation, Reshape, Softmax),
-    *(Requantize, UnaryFunction, Sub, Mul, PRelu, LogSoftmax),
+    *(Requantize, UnaryFunction, Sub, Mul, PRelu, LogSoftmax, Pad, Slice, Transpose, ResizeNearest, Mean),
 )
 
 

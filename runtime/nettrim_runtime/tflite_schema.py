@@ -41,14 +41,17 @@ class BuiltinOperator(enum.IntEnum):  # schema.fbs: enum BuiltinOperator
     SOFTMAX = 25
     TANH = 28
     PAD = 34
+    TRANSPOSE = 39
     MEAN = 40
     SUB = 41
     SQUEEZE = 43
+    STRIDED_SLICE = 45
     LOG_SOFTMAX = 50
     PRELU = 54
     PADV2 = 60
     EXPAND_DIMS = 70
     RSQRT = 76
+    RESIZE_NEAREST_NEIGHBOR = 97
     LEAKY_RELU = 98
     QUANTIZE = 114
     HARD_SWISH = 117
@@ -186,10 +189,13 @@ class BuiltinOptions(enum.IntEnum):  # schema.fbs: union BuiltinOptions
     RESHAPE = 17
     MUL = 21
     PAD = 22
+    TRANSPOSE = 26
     REDUCER = 27
     SUB = 28
     SQUEEZE = 30
+    STRIDED_SLICE = 32
     PADV2 = 43
+    RESIZE_NEAREST_NEIGHBOR = 74
     LEAKY_RELU = 75
     GELU = 116
 
@@ -260,3 +266,13 @@ class ReducerOptions:  # schema.fbs: table ReducerOptions
 
 class SqueezeOptions:  # schema.fbs: table SqueezeOptions
     SQUEEZE_DIMS = Field(0, FieldType.OFFSET)
+
+
+class StridedSliceOptions:  # schema.fbs: table StridedSliceOptions
+    BEGIN_MASK = Field(0, FieldType.INT32)
+    END_MASK = Field(1, FieldType.INT32)
+
+
+class ResizeNearestNeighborOptions:  # schema.fbs: table ResizeNearestNeighborOptions
+    ALIGN_CORNERS = Field(0, FieldType.INT8)
+    HALF_PIXEL_CENTERS = Field(1, FieldType.INT8)

@@ -1,5 +1,6 @@
 """The generated C, compiled and run: the bits of the NumPy engine under every compiler and level."""
 
+import math
 import re
 import subprocess
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from nettrim_runtime.csr import csr_from_dense
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import DataError, GraphError, UnsupportedOperatorError
 from nettrim_runtime.graph import Graph
-from nettrim_runtime.ops import Function, Padding, Size2d
+from nettrim_runtime.ops import Function, NearestRule, Padding, Size2d
 from tests.c_model import C99, CXX, compile_c, require_tool, run_c, write_sources
 from tests.graphs import (
     EVERYWHERE,
@@ -33,6 +34,7 @@ from tests.graphs import (
     random_functions,
     random_inputs,
     random_mlp,
+    random_moves,
     rescaled,
     widened,
 )
@@ -89,6 +91,18 @@ BUILDERS: dict[str, tuple[tuple[int, ...], Build, float]] = {
     "log_softmax": ((11,), lambda b: b.log_softmax(), 1.0),
     "log_softmax_of_many": ((900,), lambda b: b.log_softmax(), 1.0),
     "log_softmax_of_rows": ((6, 5, 9), lambda b: b.log_softmax(), 1.0),
+    "pad": (IMAGE, lambda b: b.pad((1, 0, 2), (0, 2, 1)), 1.0),
+    "pad_rows": (IMAGE, lambda b: b.pad((1, 0, 0), (0, 0, 0)), 1.0),
+    "slice": (IMAGE, lambda b: b.slice((2, 0, 1), (8, 7, 3), (1, 3, 1)), 1.0),
+    "slice_of_a_vector": ((37,), lambda b: b.slice((3,), (28,), (4,)), 1.0),
+    "transpose": (IMAGE, lambda b: b.transpose(2, 0, 1), 1.0),
+    "transpose_of_rows": (IMAGE, lambda b: b.transpose(1, 0, 2), 1.0),
+    "transpose_of_five": ((3, 4, 2, 3, 2), lambda b: b.transpose(3, 1, 4, 0, 2), 1.0),
+    "resize": (IMAGE, lambda b: b.resize(18, 5, NearestRule.HALF_PIXEL_CENTERS), 1.0),
+    "mean_of_channels": (IMAGE, lambda b: b.mean(2), 1.0),
+    "mean_of_rows_and_channels": (IMAGE, lambda b: b.mean(0, 2, keep_dims=False), 1.0),
+    "mean_of_four": ((3, 4, 2, 3), lambda b: b.mean(1, 3), 1.0),
+    "mean_of_all": (IMAGE, lambda b: b.mean(0, 1, 2), 1.0),
     "softmax": ((11,), lambda b: b.softmax(), 1.0),
     "softmax_of_many": ((511,), lambda b: b.softmax(), 1.0),
     "softmax_of_four": ((4,), lambda b: b.softmax(), 1.0),
@@ -127,11 +141,13 @@ def case(name: str, graph: Graph, rng: np.random.Generator) -> Case:
 
 def surrounded(shape: tuple[int, ...], build: Build, rng: np.random.Generator) -> Graph:
     """Return a graph that can be int16 where operators are built: others read its input and write its output."""
-    builder = GraphBuilder(rng, shape)
     if len(shape) == 3:
+        builder = GraphBuilder(rng, shape)
         builder.conv(shape[2], (1, 1))
     else:
-        builder.dense(shape[0])
+        builder = GraphBuilder(rng, (math.prod(shape),))
+        builder.dense(math.prod(shape))
+        builder.reshape(*shape)
     build(builder)
     builder.flatten()
     builder.dense(9)
@@ -163,6 +179,9 @@ def all_cases() -> dict[str, Case]:
     graphs["branches_mixed"] = widened(random_branches(rng), rng, share=0.6)
     graphs["branches_int16"] = widened(random_branches(rng), rng)
     graphs |= {f"rescaled_{i}": rescaled(*scale) for i, scale in enumerate(OTHER_SCALES)}
+    graphs["moves"] = quantized(random_moves(rng), rng)
+    graphs["moves_csr"] = sparse(quantized(random_moves(rng, 0.3), rng))
+    graphs["moves_mixed"] = widened(random_moves(rng), rng, share=0.5)
     return {name: case(name, graph, rng) for name, graph in graphs.items()}
 
 

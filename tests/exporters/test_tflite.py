@@ -16,7 +16,7 @@ from nettrim_runtime.csr import csr_from_dense
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import UnsupportedOperatorError
 from nettrim_runtime.graph import Graph, Quantization, Tensor
-from nettrim_runtime.ops import ActivationFunction, Dense, Function, Padding, Size2d
+from nettrim_runtime.ops import ActivationFunction, Dense, Function, NearestRule, Padding, Size2d
 from tests.graphs import (
     EVERYWHERE,
     OTHER_SCALES,
@@ -27,6 +27,7 @@ from tests.graphs import (
     random_functions,
     random_inputs,
     random_mlp,
+    random_moves,
     rescaled,
     widened,
 )
@@ -125,6 +126,20 @@ ON_IMAGES: dict[str, Build] = {
     "reshape": lambda net: net.reshape(7, 36),
     "log-softmax of every pixel": lambda net: net.log_softmax(),
     "softmax of every pixel": lambda net: net.softmax(),
+    "zeros around": lambda net: net.pad((1, 0, 2), (0, 2, 1)),
+    "slice": lambda net: net.slice((2, 0, 1), (8, 7, 3), (1, 3, 1)),
+    "slice of every second channel": lambda net: net.slice((0, 0, 0), (9, 7, 4), (1, 1, 2)),
+    "transpose": lambda net: net.transpose(2, 0, 1),
+    "transpose of rows and columns": lambda net: net.transpose(1, 0, 2),
+    "transpose of five axes": lambda net: (net.reshape(3, 3, 7, 2, 2), net.transpose(2, 0, 3, 1, 4)),
+    "image twice as large": lambda net: net.resize(18, 14),
+    "image resized by half pixels": lambda net: net.resize(11, 5, NearestRule.HALF_PIXEL_CENTERS),
+    "image resized with its corners": lambda net: net.resize(20, 3, NearestRule.ALIGN_CORNERS),
+    "mean over channels": lambda net: net.mean(2),
+    "mean over rows": lambda net: net.mean(0, keep_dims=False),
+    "mean over rows and channels": lambda net: net.mean(0, 2),
+    "mean over the image": lambda net: net.mean(0, 1),
+    "mean over everything": lambda net: net.mean(0, 1, 2),
 }
 ON_VECTORS: dict[str, Build] = {
     "PReLU of a vector": lambda net: net.prelu(),
@@ -136,6 +151,9 @@ ON_VECTORS: dict[str, Build] = {
     "softmax": lambda net: net.softmax(),
     "log-softmax": lambda net: net.log_softmax(),
     "concatenation of vectors": lambda net: (net.dense(7), net.concat("input")),
+    "slice of a vector": lambda net: net.slice((3,), (28,), (4,)),
+    "mean of a vector": lambda net: net.mean(0),
+    "slice of a softmax": lambda net: (net.softmax(), net.slice((3,), (9,), (1,))),
     "concatenation of softmaxes": lambda net: (net.softmax(), net.concat(net.output)),
 }
 SINGLE = [pytest.param(operators, IMAGE, id=name) for name, operators in ON_IMAGES.items()] + [
@@ -167,7 +185,7 @@ def test_reference_kernels_on_int16_give_the_bits_of_the_engine(operators: Build
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_functions])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_functions, random_moves])
 def test_networks_of_int8_and_int16_give_the_bits_of_the_engine(make: Callable[..., Graph], seed: int) -> None:
     rng = np.random.default_rng(seed)
     graph = widened(make(rng, density=rng.uniform(0.1, 1.0)), rng, share=rng.uniform(0.2, 1.0))
@@ -194,7 +212,7 @@ def test_float_file_gives_the_results_of_the_engine(operators: Build, shape: tup
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions, random_moves])
 def test_random_networks_give_the_bits_of_the_engine(make: Callable[..., Graph], seed: int) -> None:
     rng = np.random.default_rng(seed)
     graph = quantized(make(rng, density=rng.uniform(0.1, 1.0)), rng)
@@ -210,7 +228,7 @@ def test_int8_of_another_scale_gives_the_bits_of_the_engine(scale: tuple[float, 
 
 
 @pytest.mark.parametrize("value", [-128, 127])
-@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions, random_moves])
 def test_extreme_inputs_give_the_bits_of_the_engine(make: Callable[..., Graph], value: int) -> None:
     rng = np.random.default_rng(4)
     graph = quantized(make(rng), rng)
@@ -375,6 +393,6 @@ def test_softmax_of_another_output_scale_is_refused() -> None:
         render_tflite(graph.with_tensors([changed]))
 
 
-@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions, random_moves])
 def test_ordinary_networks_pass_the_check(make: Callable[..., Graph]) -> None:
     check_tflite(make(np.random.default_rng(0)))

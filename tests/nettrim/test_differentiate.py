@@ -1,4 +1,4 @@
-"""Derivatives of operators, against torch's."""
+"""Derivatives of operators, against torch's and against their matrices."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 from nettrim.differentiate import tensor_slopes
 from nettrim_runtime.engine import prepare
 from nettrim_runtime.ops import ActivationFunction, Function
-from tests.graphs import EVERYWHERE, GraphBuilder
+from tests.graphs import EVERYWHERE, LINEAR, GraphBuilder, matrix_of, random_inputs
 
 TORCH: dict[Function, Callable[[torch.Tensor], torch.Tensor]] = {
     Function.SIGMOID: torch.sigmoid,
@@ -88,3 +88,18 @@ def test_a_log_softmax_has_the_derivative_of_torch(rng: np.random.Generator) -> 
     x = torch.from_numpy(samples).requires_grad_()
     (expected,) = torch.autograd.grad(torch.log_softmax(x, -1), x, torch.from_numpy(seed))
     np.testing.assert_allclose(slope, expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("build", LINEAR.values(), ids=LINEAR)
+def test_a_move_or_mean_has_the_derivative_of_its_matrix(
+    build: Callable[[GraphBuilder], object], rng: np.random.Generator
+) -> None:
+    builder = GraphBuilder(rng, (5, 4, 3))
+    build(builder)
+    graph = builder.build()
+    program = prepare(graph, 2)
+    program.run(random_inputs(graph, rng, 2))
+    seed = rng.normal(size=program.buffers[graph.outputs[0]].shape).astype(np.float32)
+    ((_, slope),) = tensor_slopes(graph, program.buffers, {graph.outputs[0]: seed}, {"input"})
+    expected = seed.reshape(2, -1) @ matrix_of(graph)
+    np.testing.assert_allclose(slope.reshape(2, -1), expected, atol=1e-6)  # float32 sums of at most 12 terms

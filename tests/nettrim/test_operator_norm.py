@@ -1,5 +1,6 @@
 """Norms of operators against those of their matrices, written out column by column."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,9 @@ from nettrim.operator_norm import largest_singular_value, lipschitz_bound
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import Layer, Padding, Size2d
-from tests.graphs import GraphBuilder
+from tests.graphs import LINEAR, GraphBuilder, matrix_of
 
 Array = npt.NDArray[Any]
-
-
-def matrix_of(graph: Graph) -> Array:
-    """Return (n_outputs, n_inputs) float64 of a graph that is affine."""
-    shape = graph.tensors[graph.inputs[0]].shape
-    basis = np.eye(int(np.prod(shape)), dtype=np.float32).reshape(-1, *shape)
-    columns = run_graph(graph, basis) - run_graph(graph, np.zeros((1, *shape), np.float32))
-    return columns.reshape(len(basis), -1).T.astype(np.float64)
 
 
 def bound_of(graph: Graph) -> float:
@@ -74,6 +67,14 @@ def test_an_average_pools_bound_lies_just_above_its_norm(
     norm = np.linalg.norm(matrix_of(graph), 2)
     assert norm <= bound_of(graph) * (1 + 1e-6)
     assert bound_of(graph) <= 1.5 * norm
+
+
+@pytest.mark.parametrize("build", LINEAR.values(), ids=LINEAR)
+def test_a_moves_or_means_bound_is_its_norm(build: Callable[[GraphBuilder], object], rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (5, 4, 3))
+    build(builder)
+    graph = builder.build()
+    np.testing.assert_allclose(bound_of(graph), np.linalg.norm(matrix_of(graph), 2), rtol=1e-6)
 
 
 def test_one_pixel_can_move_every_window_of_a_max_pool_that_reads_it(rng: np.random.Generator) -> None:

@@ -53,6 +53,20 @@ def test_clamp_is_fused_into_a_convolution_and_an_add() -> None:
     assert_same_outputs(before, after)
 
 
+def test_clamp_moves_before_a_pad_a_slice_a_transpose_and_a_resize() -> None:
+    net = builder()
+    net.conv(4, (3, 3))
+    net.pad((1, 0, 1), (0, 2, 0))
+    net.slice((0, 1, 0), (5, 6, 5), (2, 1, 2))
+    net.transpose(1, 0, 2)
+    net.resize(4, 9)
+    net.activation(RELU_N1_TO_1)
+    before = net.build()
+    after = fuse_activations(before)
+    assert kinds(after) == ["Conv2d", "Pad", "Slice", "Transpose", "ResizeNearest"]
+    assert_same_outputs(before, after)
+
+
 def test_clamp_moves_before_a_padded_max_pool_and_a_reshape() -> None:
     net = builder()
     net.conv(4, (3, 3))

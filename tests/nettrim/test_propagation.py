@@ -18,12 +18,13 @@ from tests.graphs import (
     random_functions,
     random_inputs,
     random_mlp,
+    random_moves,
     widened,
 )
 
 few_examples = settings(max_examples=10, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
-kinds = st.sampled_from([random_mlp, random_cnn, random_branches, random_functions])
+kinds = st.sampled_from([random_mlp, random_cnn, random_branches, random_functions, random_moves])
 changes = st.sampled_from([0.0, 0.01, 0.3])
 
 

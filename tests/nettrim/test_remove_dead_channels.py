@@ -13,6 +13,7 @@ from nettrim_runtime.engine import run_graph
 from nettrim_runtime.graph import Array, Graph
 from nettrim_runtime.ops import Conv2d
 from tests.graphs import (
+    RELU,
     GraphBuilder,
     quantized,
     random_branches,
@@ -20,10 +21,11 @@ from tests.graphs import (
     random_functions,
     random_inputs,
     random_mlp,
+    random_moves,
     widened,
 )
 
-NETWORKS = st.sampled_from([random_mlp, random_cnn, random_branches, random_functions])
+NETWORKS = st.sampled_from([random_mlp, random_cnn, random_branches, random_functions, random_moves])
 
 
 @given(NETWORKS, st.integers(0, 10**6), st.floats(0.02, 0.6), st.booleans())
@@ -142,6 +144,24 @@ def test_a_channel_that_is_read_behind_a_concatenation_stays_in_the_sum_it_is_pa
     weight[:, [0, 1]], weight[:, [4, 6]] = 0, 0  # of the sum channels 0 and 1, of its summand 0 and 2
     smaller = remove_dead_channels(_with(graph, {last.weight: weight}))
     assert [smaller.tensors[layer.weight].shape[0] for layer in smaller.layers] == [3, 3, 3]
+
+
+def test_channels_go_through_a_slice_of_channels_and_a_resize() -> None:
+    builder = GraphBuilder(np.random.default_rng(9), (4, 4, 3))
+    builder.conv(6, (1, 1), RELU)
+    builder.resize(8, 4)
+    builder.slice((0, 0, 1), (8, 4, 5), (2, 1, 1))
+    builder.conv(3, (1, 1))
+    graph = builder.build()
+    first, last = graph.layers
+    values = _copies(graph, first.weight, last.weight)
+    values[first.weight][2] = 0  # a constant, folded behind the slice
+    values[last.weight][..., 2] = 0  # channel 3 of the first layer; 0 and 5 are cut off
+    altered = _with(graph, values)
+    smaller = remove_dead_channels(altered)
+    assert [smaller.tensors[layer.weight].shape for layer in smaller.layers] == [(2, 1, 1, 3), (3, 1, 1, 2)]
+    x = random_inputs(altered, np.random.default_rng(0), 4)
+    assert np.allclose(run_graph(smaller, x), run_graph(altered, x), atol=1e-5)
 
 
 @pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches])

@@ -34,6 +34,7 @@ from tests.graphs import (
     random_functions,
     random_inputs,
     random_mlp,
+    random_moves,
 )
 
 Array = npt.NDArray[Any]
@@ -81,7 +82,7 @@ def test_a_convolution_equals_the_naive_sum(options: dict[str, Any], rng: np.ran
     np.testing.assert_allclose(run_graph(graph, samples), expected, atol=1e-5)  # float32 sums of 36 terms
 
 
-@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions, random_moves])
 def test_a_quantised_graph_stays_close_to_its_float_graph(make: Any, rng: np.random.Generator) -> None:
     graph = make(rng)
     integer = quantized(graph, rng)
@@ -92,7 +93,7 @@ def test_a_quantised_graph_stays_close_to_its_float_graph(make: Any, rng: np.ran
     assert error < 0.02  # random samples outside the 32 that set the ranges saturate now and then
 
 
-@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions, random_moves])
 def test_results_do_not_depend_on_the_batch_size(make: Any, rng: np.random.Generator) -> None:
     graph = quantized(make(rng), rng)
     samples = random_inputs(graph, rng, 13)
@@ -174,6 +175,24 @@ def test_a_graph_that_breaks_an_invariant_is_refused_when_built(rng: np.random.G
         Graph(graph.name, graph.inputs, graph.outputs, graph.ops[:-1], graph.tensors)
     with pytest.raises(GraphError, match="no earlier operator writes"):
         Graph(graph.name, graph.inputs, graph.outputs, graph.ops[::-1], graph.tensors)
+
+
+@pytest.mark.parametrize(
+    ("add", "finding"),
+    [
+        (lambda net: net.pad((1, 0), (0, 0)), r"Pad 'pad0': \(1, 0\), \(0, 0\) around \(4, 3, 2\)"),
+        (lambda net: net.pad((1, 0, -1), (0, 0, 0)), "expected zero or more"),
+        (lambda net: net.slice((0, 0, 0), (4, 3, 3), (1, 1, 1)), r"leave \(4, 3, 2\) or nothing of it"),
+        (lambda net: net.slice((0, 0, 0), (4, 3, 2), (1, 1, 0)), r"leave \(4, 3, 2\) or nothing of it"),
+        (lambda net: net.transpose(0, 1, 1), r"permutation \(0, 1, 1\) of \(4, 3, 2\)"),
+        (lambda net: net.resize(0, 3), "expected at least one pixel"),
+        (lambda net: net.mean(1, 0), "expected some of its axes in increasing order"),
+        (lambda net: net.mean(0, 1, 2, keep_dims=False), "expected keep_dims"),
+    ],
+)
+def test_moves_and_means_that_do_not_fit_are_refused(add: Any, finding: str, rng: np.random.Generator) -> None:
+    with pytest.raises(GraphError, match=finding):
+        add(GraphBuilder(rng, (4, 3, 2)))
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 2, 4)])

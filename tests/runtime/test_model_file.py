@@ -15,7 +15,15 @@ from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import ModelFileError
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.model_file import load_model, render_model
-from tests.graphs import quantized, random_branches, random_cnn, random_functions, random_inputs, random_mlp
+from tests.graphs import (
+    quantized,
+    random_branches,
+    random_cnn,
+    random_functions,
+    random_inputs,
+    random_mlp,
+    random_moves,
+)
 
 
 def sparse_cnn(rng: np.random.Generator) -> Graph:
@@ -26,7 +34,7 @@ def sparse_cnn(rng: np.random.Generator) -> Graph:
     )
 
 
-@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions, sparse_cnn])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions, random_moves, sparse_cnn])
 def test_a_saved_graph_reads_back_with_the_same_outputs(
     make: Callable[[np.random.Generator], Graph], rng: np.random.Generator, tmp_path: Path
 ) -> None:

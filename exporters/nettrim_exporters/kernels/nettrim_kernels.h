@@ -55,6 +55,7 @@ typedef char nt_right_shift_must_be_arithmetic[(((int32_t)-3 >> 1) == -2) ? 1 : 
 
 enum {
     NT_BLOCK = 16,           /* channels that are summed side by side in registers */
+    NT_AXES = 5,             /* nested loops of a move */
     NT_SUMS = 4,             /* outputs that share each load of an input, windows that share each load of a weight */
     NT_SATURATED = 256,      /* this far from the zero point every output is at the end of its range */
     NT_SUM_SHIFT = 12,       /* softmax: from Q0.31 exponentials to the Q12.19 sum */
@@ -110,17 +111,26 @@ typedef struct {
     int32_t pad_left;
 } nt_pool;
 
-/* An image (source_height, source_row bytes) inside a larger one (height, row bytes), at (top, left bytes). */
+/* Runs of bytes to copy, in nested loops: how many turns, and bytes from one to the next where they are read and
+ * written. */
 typedef struct {
-    int32_t source_height; /* rows to copy */
-    int32_t source_row;    /* from one row of the source to the next */
-    int32_t copied;        /* of each row */
-    int32_t height;
-    int32_t row;
-    int32_t top;
-    int32_t left;
-    int8_t zero_point;
-} nt_padding;
+    int32_t count[NT_AXES];
+    int32_t in_step[NT_AXES];
+    int32_t out_step[NT_AXES];
+    int32_t run;
+} nt_runs;
+
+/* A mean: nested loops over what is kept and, for each, over what is added up; steps in values. */
+typedef struct {
+    int32_t kept[2];
+    int32_t kept_step[2];
+    int32_t summed[2];
+    int32_t summed_step[2];
+    int32_t zero_sum; /* of as many zero points */
+    int32_t multiplier;
+    int32_t shift;
+    int32_t zero_point;
+} nt_reduction;
 
 typedef struct {
     int32_t left_shift;
@@ -357,12 +367,37 @@ static inline void nt_dense_csr(int32_t n_outputs, const nt_csr *matrix, const n
     }
 }
 
-static inline void nt_pad(const nt_padding *padding, const int8_t *in, int8_t *image)
+/* Whatever the type: everything counts in bytes. */
+static inline void nt_move(const nt_runs *runs, const int8_t *in, int8_t *out)
 {
-    memset(image, padding->zero_point, (size_t)padding->height * (size_t)padding->row);
-    image += padding->top * padding->row + padding->left;
-    for (int32_t y = 0; y < padding->source_height; ++y) {
-        memcpy(image + y * padding->row, in + y * padding->source_row, (size_t)padding->copied);
+    const int32_t *count = runs->count, *in_step = runs->in_step, *out_step = runs->out_step;
+    for (int32_t a = 0; a < count[0]; ++a) {
+        for (int32_t b = 0; b < count[1]; ++b) {
+            for (int32_t c = 0; c < count[2]; ++c) {
+                for (int32_t d = 0; d < count[3]; ++d) {
+                    const int8_t *from = in + a * in_step[0] + b * in_step[1] + c * in_step[2] + d * in_step[3];
+                    int8_t *to = out + a * out_step[0] + b * out_step[1] + c * out_step[2] + d * out_step[3];
+                    for (int32_t e = 0; e < count[4]; ++e, from += in_step[4], to += out_step[4]) {
+                        if (runs->run == 1) {
+                            *to = *from;
+                        } else {
+                            memcpy(to, from, (size_t)runs->run);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* Each pixel of the new image is the one at (rows[y], columns[x]) of the old one, width pixels wide. */
+static inline void nt_resize(int32_t new_height, int32_t new_width, const uint16_t *rows, const uint16_t *columns,
+                             int32_t width, int32_t pixel_bytes, const int8_t *in, int8_t *out)
+{
+    for (int32_t y = 0; y < new_height; ++y) {
+        for (int32_t x = 0; x < new_width; ++x, out += pixel_bytes) {
+            memcpy(out, in + (rows[y] * width + columns[x]) * pixel_bytes, (size_t)pixel_bytes);
+        }
     }
 }
 
@@ -566,11 +601,20 @@ static inline void nt_multiply(const nt_product *product, int32_t size, const in
     }
 }
 
-/* One input of a concatenation, pixel by pixel into its place among the width channels of the output. */
-static inline void nt_concat(int32_t n_pixels, int32_t channels, int32_t width, const int8_t *in, int8_t *out)
+static inline void nt_reduce_mean(const nt_reduction *mean, const int8_t *in, int8_t *out)
 {
-    for (int32_t i = 0; i < n_pixels; ++i) {
-        memcpy(out + i * width, in + i * channels, (size_t)channels);
+    for (int32_t a = 0; a < mean->kept[0]; ++a) {
+        for (int32_t b = 0; b < mean->kept[1]; ++b) {
+            int32_t sum = -mean->zero_sum;
+            for (int32_t c = 0; c < mean->summed[0]; ++c) {
+                const int8_t *from = in + a * mean->kept_step[0] + b * mean->kept_step[1] + c * mean->summed_step[0];
+                for (int32_t d = 0; d < mean->summed[1]; ++d) {
+                    sum += from[d * mean->summed_step[1]];
+                }
+            }
+            sum = nt_multiply_rounding_twice(sum, mean->multiplier, mean->shift);
+            *out++ = nt_clamp(sum + mean->zero_point, INT8_MIN, INT8_MAX);
+        }
     }
 }
 
@@ -774,15 +818,6 @@ static inline void nt_dense_csr16(int32_t n_outputs, const nt_csr *matrix, const
     }
 }
 
-static inline void nt_pad16(const nt_padding *padding, const int16_t *in, int16_t *image)
-{
-    memset(image, 0, (size_t)padding->height * (size_t)padding->row * sizeof *image);
-    image += padding->top * padding->row + padding->left;
-    for (int32_t y = 0; y < padding->source_height; ++y) {
-        memcpy(image + y * padding->row, in + y * padding->source_row, (size_t)padding->copied * sizeof *image);
-    }
-}
-
 /* Any groups and dilation. weight (n_outputs, kernel_height, kernel_width, group_channels) */
 static inline void nt_conv2d16(const nt_conv *conv, const int8_t *weight, const nt_output16 *output,
                                const int16_t *image, int16_t *out)
@@ -876,10 +911,20 @@ static inline void nt_add16(const nt_addition *add, int32_t size, const int16_t 
     }
 }
 
-static inline void nt_concat16(int32_t n_pixels, int32_t channels, int32_t width, const int16_t *in, int16_t *out)
+static inline void nt_reduce_mean16(const nt_reduction *mean, const int16_t *in, int16_t *out)
 {
-    for (int32_t i = 0; i < n_pixels; ++i) {
-        memcpy(out + i * width, in + i * channels, (size_t)channels * sizeof *in);
+    for (int32_t a = 0; a < mean->kept[0]; ++a) {
+        for (int32_t b = 0; b < mean->kept[1]; ++b) {
+            int32_t sum = 0;
+            for (int32_t c = 0; c < mean->summed[0]; ++c) {
+                const int16_t *from = in + a * mean->kept_step[0] + b * mean->kept_step[1] + c * mean->summed_step[0];
+                for (int32_t d = 0; d < mean->summed[1]; ++d) {
+                    sum += from[d * mean->summed_step[1]];
+                }
+            }
+            sum = nt_multiply_rounding_twice(sum, mean->multiplier, mean->shift);
+            *out++ = nt_clamp16(sum, INT16_MIN, INT16_MAX);
+        }
     }
 }
 
