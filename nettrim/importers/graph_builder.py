@@ -86,12 +86,11 @@ class GraphBuilder:
             del self.tensors[name]
             self.add_constant(name, values)
 
-    def remove_layer(self, layer: Layer) -> None:
-        """Take a layer back, with its constants; nothing may have read it."""
-        del self._ops[layer.output]
-        for name in (layer.output, layer.weight, layer.bias):
-            del self.tensors[name]
-        self._op_names.remove(layer.name)
+    def remove(self, op: Op) -> None:
+        """Take an operator without constants back; nothing may have read it."""
+        del self._ops[op.output]
+        del self.tensors[op.output]
+        self._op_names.remove(op.name)
 
     def rename(self, tensor: str, wanted: str) -> str:
         """Give the output of the operator that was added last another name; return it."""

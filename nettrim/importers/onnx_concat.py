@@ -1,19 +1,21 @@
-"""The ONNX node that joins activations: Concat along their channels."""
+"""The ONNX node that joins activations: Concat."""
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nettrim.importers.onnx_conversion import Conversion, Value, is_straight, straight_positions
+from nettrim.importers.onnx_conversion import Conversion, Value
 from nettrim.importers.onnx_node import Node, refuse
+from nettrim.importers.onnx_transposes import natural_order
 from nettrim_runtime.ops import Concat
 
 Array = npt.NDArray[Any]
 
 
 def convert_concat(node: Node, conversion: Conversion) -> None:
-    """Concat of two or more activations along the axis whose values lie side by side in the graph: the channels."""
+    """Concat of two or more activations."""
     values = [conversion.value(node, index) for index in range(len(node.inputs))]
     axis = _axis(node, values)
     if len(values) == 1:
@@ -21,7 +23,7 @@ def convert_concat(node: Node, conversion: Conversion) -> None:
     elif all(value.is_flat for value in values) and axis == len(values[0].shape) - 1:
         _join_features(node, conversion, values)
     else:
-        _join_channels(node, conversion, values, axis)
+        _join(node, conversion, values, axis)
 
 
 def _axis(node: Node, values: list[Value]) -> int:
@@ -51,17 +53,19 @@ def _join_features(node: Node, conversion: Conversion, values: list[Value]) -> N
     conversion.put(node, _add(node, conversion, tensors), np.concatenate(positions).reshape(shape))
 
 
-def _join_channels(node: Node, conversion: Conversion, values: list[Value], axis: int) -> None:
-    """Join along an axis that is the last one of each tensor."""
-    tensors = []
+def _join(node: Node, conversion: Conversion, values: list[Value], axis: int) -> None:
+    """Join along any axis: what lies behind it counts as channels."""
+    builder, order = conversion.builder, natural_order(values[0].positions)
+    place, tensors = order.index(axis), []
     for value in values:
-        channels_last = np.moveaxis(value.positions, axis, -1)
-        if not is_straight(channels_last):
-            refuse(node, f"axis {axis + 1} of {('batch', *value.shape)}, expected the channels (axis 1 of an image)")
-        tensors.append(conversion.builder.reshape(value.tensor, channels_last.shape))
-    output = _add(node, conversion, tensors)
-    positions = straight_positions(conversion.builder.tensors[output].shape)
-    conversion.put(node, output, np.moveaxis(positions, -1, axis))
+        tensor = conversion.arrange(node, value, order)
+        shape = builder.tensors[tensor].shape
+        outer = shape[:place] if place == len(shape) - 1 else (math.prod(shape[:place]),)
+        tensors.append(builder.reshape(tensor, (*outer, math.prod(shape[place:]))))
+    joined = list(values[0].positions.transpose(order).shape)
+    joined[place] = sum(value.shape[axis] for value in values)
+    output = builder.reshape(_add(node, conversion, tensors), tuple(joined))
+    conversion.put_ordered(node, output, order)
 
 
 def _add(node: Node, conversion: Conversion, tensors: list[str]) -> str:

@@ -2,11 +2,12 @@
 
 ONNX keeps images as (channels, height, width), the Graph as (height, width, channels). Every
 activation carries the position of each of its values in the graph's tensor, so Transpose,
-Reshape and Flatten only rearrange positions, and the next layer's weights are permuted instead.
+Reshape and Flatten only rearrange positions, and the next layer's weights are permuted instead. A
+transpose is left where an operator without weights needs another order.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,9 @@ import numpy.typing as npt
 
 from nettrim.importers.graph_builder import GraphBuilder
 from nettrim.importers.onnx_node import Node, UnknownInputError, refuse
-from nettrim_runtime.ops import NO_PADDING, Padding
+from nettrim.importers.onnx_transposes import find_transpose, inverse, natural_order
+from nettrim_runtime.graph import LARGEST_RANK
+from nettrim_runtime.ops import NO_PADDING, Pad, Padding, Transpose
 
 Array = npt.NDArray[Any]
 
@@ -69,6 +72,9 @@ class Conversion:
         self.builder = GraphBuilder(source)
         self.constants = dict(constants)
         self.rewrites: Counter[str] = Counter()
+        self.transposes: list[str] = []  # those that no constant could take in, by name
+        self._padded: dict[str, Value] = {}
+        self._turned: dict[tuple[str, tuple[int, ...], tuple[int, ...]], str] = {}
         self._reads = reads
         self._values: dict[str, Value] = {}
 
@@ -96,20 +102,63 @@ class Conversion:
         return self._values[name]
 
     def value(self, node: Node, index: int = 0) -> Value:
-        """Return an activation; refuse the node when a Pad node comes right before."""
+        """Return an activation; zeros that no convolution takes in are written by an operator of their own."""
         value = self.padded_value(node, index)
-        if value.padding != NO_PADDING:
-            refuse(node, "a Pad node comes before it, which only a Conv can take in")
-        return value
+        if value.padding == NO_PADDING:
+            return value
+        name = node.inputs[index]
+        if name not in self._padded:
+            top, bottom, left, right = value.padding
+            ends = [(0, 0), (top, bottom), (left, right)] if len(value.shape) == 3 else [(0, 0), (left, right)]
+            self._padded[name] = self.pad(node, value, ends, name)
+        return self._padded[name]
 
     def image(self, node: Node, value: Value) -> str:
-        """Return the tensor (height, width, channels) of an activation (channels, height, width)."""
-        if len(value.shape) != 3:
-            refuse(node, f"its input has shape {value.shape}, expected (channels, height, width)")
-        if not is_straight(value.positions.transpose(1, 2, 0)):
-            refuse(node, "a Transpose or Reshape before it leaves an order other than channels last")
-        channels, height, width = value.shape
-        return self.builder.reshape(value.tensor, (height, width, channels))
+        """Return the tensor (height, width, channels) of (channels, height, width), or (1, length, channels)."""
+        if len(value.shape) not in {2, 3}:
+            refuse(node, f"its input has shape {value.shape}, expected (channels, height, width) or (channels, length)")
+        tensor = self.arrange(node, value, (*range(1, len(value.shape)), 0))
+        shape = self.builder.tensors[tensor].shape
+        return self.builder.reshape(tensor, shape if len(shape) == 3 else (1, *shape))
+
+    def arrange(self, node: Node, value: Value, order: Sequence[int]) -> str:
+        """Return the tensor that has an activation's axes in some order, transposed where it lies otherwise."""
+        wanted = value.positions.transpose(order)
+        return self.builder.reshape(self._transposed(node, value.tensor, wanted.reshape(-1)), wanted.shape)
+
+    def arrange_as(self, node: Node, value: Value, other: Value) -> str:
+        """Return the tensor of an activation with its values where those of another one of its shape lie."""
+        sources = value.positions.reshape(-1)[np.argsort(other.positions.reshape(-1))]
+        tensor = self._transposed(node, value.tensor, sources)
+        return self.builder.reshape(tensor, self.builder.tensors[other.tensor].shape)
+
+    def pad(self, node: Node, value: Value, ends: Sequence[tuple[int, int]], wanted: str) -> Value:
+        """Return an activation with zeros before and after the values along each axis."""
+        order = natural_order(value.positions)
+        tensor = self.arrange(node, value, order)
+        before, after = zip(*(ends[axis] for axis in order), strict=True)
+        op = Pad(self.builder.op_name(f"{wanted}.pad"), tensor, self.builder.tensor_name(wanted), before, after)
+        output = self.builder.add(op)
+        return replace(value, tensor=output, positions=self.ordered_positions(output, order), padding=NO_PADDING)
+
+    def ordered_positions(self, tensor: str, order: Sequence[int]) -> Array:
+        """Return the positions of an activation whose axes a tensor has in some order."""
+        return straight_positions(self.builder.tensors[tensor].shape).transpose(inverse(order))
+
+    def _transposed(self, node: Node, tensor: str, sources: Array) -> str:
+        """Return a tensor whose value i is value ``sources[i]`` of another one."""
+        if is_straight(sources):
+            return tensor
+        found = find_transpose(sources)
+        if found is None or len(found[0]) > LARGEST_RANK + 1:
+            refuse(node, "its input's values lie in an order that no transpose of at most 5 axes gives")
+        if (tensor, *found) not in self._turned:
+            source = self.builder.reshape(tensor, found[0])
+            name = f"{tensor}.transposed"
+            op = Transpose(self.builder.op_name(name), source, self.builder.tensor_name(name), found[1])
+            self._turned[tensor, *found] = self.builder.add(op)
+            self.transposes.append(op.name)
+        return self._turned[tensor, *found]
 
     def flat(self, node: Node, value: Value) -> tuple[str, Array]:
         """Return the flat tensor of an activation, and the position of each of its features in it."""
@@ -134,9 +183,14 @@ class Conversion:
         exclusive = value.is_exclusive and self._reads[name] == 1
         self._values[name] = replace(value, padding=padding, is_exclusive=exclusive)
 
-    def put_image(self, node: Node, tensor: str) -> None:
-        """Keep a node's first output that the graph holds as an image."""
-        self.put(node, tensor, image_positions(self.builder.tensors[tensor].shape))
+    def put_image(self, node: Node, tensor: str, rank: int = 3) -> None:
+        """Keep a node's first output that the graph holds as an image, of height 1 when ``rank`` is 2."""
+        positions = image_positions(self.builder.tensors[tensor].shape)
+        self.put(node, tensor, positions if rank == 3 else positions[:, 0])
+
+    def put_ordered(self, node: Node, tensor: str, order: Sequence[int]) -> None:
+        """Keep a node's first output whose axes a tensor has in some order."""
+        self.put(node, tensor, self.ordered_positions(tensor, order))
 
     def put_input(self, name: str, value: Value) -> None:
         """Keep the network's input."""

@@ -20,7 +20,8 @@ from nettrim.importers.onnx_node import Node, RefusedNodeError, UnknownInputErro
 from nettrim.importers.onnx_normalization import convert_layer_normalization
 from nettrim.importers.onnx_pairs import convert_pair, convert_swish
 from nettrim.importers.onnx_recognition import recognise_functions
-from nettrim.importers.onnx_selection import convert_pad, convert_slice
+from nettrim.importers.onnx_resize import convert_resize
+from nettrim.importers.onnx_selection import convert_gather, convert_pad, convert_slice, convert_split
 from nettrim.importers.onnx_shapes import (
     convert_dropout,
     convert_flatten,
@@ -54,6 +55,7 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "Dropout": convert_dropout,
     "Flatten": convert_flatten,
     "Gelu": convert_gelu,
+    "Gather": convert_gather,
     "Gemm": convert_gemm,
     "GlobalAveragePool": convert_global_pool,
     "GlobalMaxPool": convert_global_pool,
@@ -72,15 +74,19 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "Relu": convert_relu,
     "Reshape": convert_reshape,
     "Sigmoid": convert_function,
+    "Resize": convert_resize,
     "Slice": convert_slice,
     "Softmax": convert_softmax,
+    "Split": convert_split,
     "Squeeze": convert_squeeze,
     "Sub": convert_pair,
     "Swish": convert_swish,
     "Tanh": convert_function,
     "Transpose": convert_transpose,
     "Unsqueeze": convert_unsqueeze,
+    "Upsample": convert_resize,
 }
+MANY_OUTPUTS = frozenset({"Split"})
 
 
 def import_onnx(data: bytes, source: str, name: str, input_shape: tuple[int, ...] | None = None) -> ImportedModel:
@@ -116,11 +122,11 @@ def import_onnx(data: bytes, source: str, name: str, input_shape: tuple[int, ...
     refusals = _convert_nodes(nodes, conversion, model.opset_import)
     if refusals:
         raise UnsupportedOperatorError(refusal_message(source, refusals, CONVERTERS))
-    output_tensor, output_note = _add_output(conversion, output)
+    output_tensor, output_note = _add_output(conversion, output, nodes[-1])
     graph = simplify(conversion.builder.build(name, (tensor,), (output_tensor,)))
     if network_input.layout == "flat":
         graph = _without_first_reshape(graph)
-    notes = (_origin_note(model), *_rewrite_notes(conversion), *output_note, "transposes left: 0")
+    notes = (_origin_note(model), *_rewrite_notes(conversion), *output_note, _transpose_note(conversion))
     return ImportedModel(graph, network_input.layout, network_input.source_shape, notes, "ONNX")
 
 
@@ -181,28 +187,28 @@ def _convert_node(node: Node, conversion: Conversion, opsets: Sequence[onnx.Oper
     elif node.op_type not in CONVERTERS:
         refuse(node, "")
     else:
-        if any(conversion.is_read(name) for name in node.outputs[1:]):
+        if node.op_type not in MANY_OUTPUTS and any(conversion.is_read(name) for name in node.outputs[1:]):
             refuse(node, f"its outputs {list(node.outputs[1:])} are used, expected only the first")
         with np.errstate(all="ignore"):  # a result that is not finite is refused when it becomes a constant
             CONVERTERS[node.op_type](node, conversion)
 
 
-def _add_output(conversion: Conversion, name: str) -> tuple[str, tuple[str, ...]]:
-    """Return the tensor of the network's output, and a note when its axes changed places."""
+def _add_output(conversion: Conversion, name: str, node: Node) -> tuple[str, tuple[str, ...]]:
+    """Return the tensor of the network's output, and a note when its axes changed places.
+
+    What a ``node`` gives as output in another order is transposed; images stay channels last.
+    """
     source, value, builder = conversion.builder.source, conversion.find(name), conversion.builder
-    if value is None or builder.producer(value.tensor) is None:
+    is_image = value is not None and len(value.shape) == 3 and is_straight(value.positions.transpose(1, 2, 0))
+    if value is None or (builder.producer(value.tensor) is None and (is_image or is_straight(value.positions))):
         raise ModelFileError(f"{source}: output {name!r} is computed by no operator, expected a network")
-    if is_straight(value.positions):
-        is_done = builder.tensors[value.tensor].shape == value.shape and value.tensor == name
-        return value.tensor if is_done else builder.reshape(value.tensor, value.shape, name), ()
-    if len(value.shape) == 3 and is_straight(value.positions.transpose(1, 2, 0)):
+    if is_image and not is_straight(value.positions):
         channels, height, width = value.shape
         tensor = builder.reshape(value.tensor, (height, width, channels))
         return tensor, (f"output {name!r} comes as (height, width, channels)",)
-    raise UnsupportedOperatorError(
-        f"{source}: output {name!r} leaves the values of an image in channels-first order, expected a layer"
-        " after the Flatten, Reshape or Transpose; supported: images as outputs, or flat features"
-    )
+    tensor = conversion.arrange(node, value, range(len(value.shape)))
+    is_done = builder.tensors[tensor].shape == value.shape and tensor == name
+    return tensor if is_done else builder.reshape(tensor, value.shape, name), ()
 
 
 def _without_first_reshape(graph: Graph) -> Graph:
@@ -227,3 +233,8 @@ def _origin_note(model: onnx.ModelProto) -> str:
 
 def _rewrite_notes(conversion: Conversion) -> tuple[str, ...]:
     return tuple(f"{rewrite}: {count}" for rewrite, count in sorted(conversion.rewrites.items()) if count)
+
+
+def _transpose_note(conversion: Conversion) -> str:
+    names = conversion.transposes
+    return f"transposes left: {len(names)}" + (f" ({', '.join(names)})" if names else "")

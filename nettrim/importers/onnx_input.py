@@ -12,7 +12,10 @@ from nettrim.importers.onnx_node import Node
 from nettrim_runtime.errors import ModelFileError, UnsupportedOperatorError
 
 IMAGE_OPERATORS = frozenset(
-    {"AveragePool", "BatchNormalization", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMean"}
+    {
+        *("AveragePool", "BatchNormalization", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMean"),
+        *("Resize", "Upsample"),
+    }
 )
 TO_CHANNELS_FIRST = [0, 3, 1, 2]
 FLOAT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)

@@ -7,28 +7,29 @@ import numpy.typing as npt
 
 from nettrim.importers.onnx_conversion import Conversion, Value
 from nettrim.importers.onnx_node import Node, refuse
-from nettrim.importers.onnx_windows import read_padding, read_size
+from nettrim.importers.onnx_windows import image_shape, read_padding, read_size
 from nettrim_runtime.ops import NO_PADDING, Conv2d, Dense, Padding, Size2d
 
 Array = npt.NDArray[Any]
 
 
 def convert_conv(node: Node, conversion: Conversion) -> None:
-    """Conv of two dimensions with constant weights."""
+    """Conv of one or two dimensions with constant weights."""
     weight = conversion.constant(node, 1, "weight")
     bias = conversion.optional_constant(node, 2, "bias")
-    if weight.ndim != 4:
-        refuse(node, f"a convolution of {max(weight.ndim - 2, 0)} dimensions, expected 2")
+    value = conversion.padded_value(node)
+    if weight.ndim not in {3, 4} or weight.ndim != len(value.shape) + 1:
+        refuse(node, f"weights {weight.shape} on {('batch', *value.shape)}, expected one or two dimensions")
     _require_floats(node, weight)
+    weight = weight if weight.ndim == 4 else weight[:, :, np.newaxis]
     kernel_size = Size2d(*weight.shape[2:])
-    if node.integers("kernel_shape", kernel_size) != kernel_size:
+    if "kernel_shape" in node.attributes and read_size(node, "kernel_shape") != kernel_size:
         refuse(node, f"kernel_shape and the weight's shape {weight.shape} differ")
     stride, dilation, groups = read_size(node, "strides"), read_size(node, "dilations"), node.integer("group", 1)
     if groups < 1:
         refuse(node, f"group {groups}, expected one or more")
-    value = conversion.padded_value(node)
-    image = conversion.image(node, value)
-    own = read_padding(node, value.shape, kernel_size, stride, dilation)
+    image, weight = _read_image(node, conversion, value, weight, groups)
+    own = read_padding(node, image_shape(value), kernel_size, stride, dilation)
     if value.padding != NO_PADDING and node.text("auto_pad", "NOTSET").startswith("SAME"):
         refuse(node, "auto_pad after a Pad node, expected one of the two")
     padding = Padding(*(first + second for first, second in zip(value.padding, own, strict=True)))
@@ -47,7 +48,7 @@ def convert_conv(node: Node, conversion: Conversion) -> None:
         dilation,
         groups,
     )
-    conversion.put_image(node, conversion.builder.add(op))
+    conversion.put_image(node, conversion.builder.add(op), len(value.shape))
 
 
 def convert_gemm(node: Node, conversion: Conversion) -> None:
@@ -146,6 +147,23 @@ def fold_affine(node: Node, conversion: Conversion, value: Value, scale: Array, 
     builder.replace_layer(layer, weight * spread, bias * factors + offsets)
     conversion.put(node, builder.rename(value.tensor, node.outputs[0]), value.positions)
     return True
+
+
+def _read_image(node: Node, conversion: Conversion, value: Value, weight: Array, groups: int) -> tuple[str, Array]:
+    """Return the image a convolution reads, and its weights with their inputs in the order of the image's channels."""
+    channels, *pixels = value.shape
+    places = np.moveaxis(value.positions, 0, -1).reshape(-1, channels)
+    order = places[0]
+    lies_in_pixels = order.max() < channels and np.array_equal(
+        places, channels * np.arange(len(places))[:, None] + order
+    )
+    if groups > 1 or not lies_in_pixels or weight.shape[1] != channels:
+        return conversion.image(node, value), weight
+    if not np.array_equal(order, np.arange(channels)):
+        conversion.rewrites["channels in another order absorbed by permuting the next weights"] += 1
+    return conversion.builder.reshape(value.tensor, (*[1] * (2 - len(pixels)), *pixels, channels)), weight[
+        :, np.argsort(order)
+    ]
 
 
 def per_output(value: Value, part: Array, n_outputs: int) -> Array | None:

@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import permutations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nettrim.importers.onnx_conversion import Conversion, Value, is_straight, straight_positions
+from nettrim.importers.onnx_conversion import Conversion
 from nettrim.importers.onnx_functions import add_function
 from nettrim.importers.onnx_layers import scale_values
 from nettrim.importers.onnx_node import Node, refuse
+from nettrim.importers.onnx_transposes import natural_order
 from nettrim_runtime.ops import Add, Function, Mul, Pairwise, Sub
 
 Array = npt.NDArray[Any]
@@ -31,11 +31,13 @@ def convert_pair(node: Node, conversion: Conversion) -> None:
     first, second = conversion.value(node, 0), conversion.value(node, 1)
     if len(first.shape) != len(second.shape):
         refuse(node, f"inputs of shapes {first.shape} and {second.shape}, expected equally many axes")
-    if np.array_equal(first.positions, second.positions):
-        other = conversion.builder.reshape(second.tensor, conversion.builder.tensors[first.tensor].shape)
+    if first.shape == second.shape:
+        other = conversion.arrange_as(node, second, first)
         conversion.put(node, _add(node, conversion, first.tensor, other), first.positions)
-    else:
-        _combine_aligned(node, conversion, first, second)
+        return
+    order = natural_order(max((first, second), key=lambda value: value.positions.size).positions)
+    tensors = [conversion.arrange(node, value, order) for value in (first, second)]
+    conversion.put_ordered(node, _add(node, conversion, *tensors), order)
 
 
 def convert_swish(node: Node, conversion: Conversion) -> None:
@@ -67,24 +69,6 @@ def _combine_with_constant(node: Node, conversion: Conversion, index: int, const
             refuse(node, "a division by zero or by what the network computes, expected one by a constant")
         case _:
             scale_values(node, conversion, value, 1 / operand, zeros)
-
-
-def _combine_aligned(node: Node, conversion: Conversion, first: Value, second: Value) -> None:
-    """Append an operator on two inputs whose values lie in the order of the same axes."""
-    for axes in permutations(range(len(first.shape))):
-        ordered = [value.positions.transpose(axes) for value in (first, second)]
-        if all(is_straight(positions) for positions in ordered):
-            break
-    else:
-        refuse(node, "a Transpose or Reshape leaves its two inputs in different orders")
-    builder = conversion.builder
-    tensors = [
-        builder.reshape(value.tensor, positions.shape)
-        for value, positions in zip((first, second), ordered, strict=True)
-    ]
-    output = _add(node, conversion, *tensors)
-    positions = straight_positions(builder.tensors[output].shape)
-    conversion.put(node, output, positions.transpose(np.argsort(axes)))
 
 
 def _add(node: Node, conversion: Conversion, first: str, second: str) -> str:

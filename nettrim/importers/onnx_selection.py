@@ -1,52 +1,129 @@
-"""ONNX Slice and Pad of images: a Conv takes the padding in, a 1x1 convolution keeps pixels and adds channels."""
+"""ONNX nodes that keep a part of an activation, or put zeros around it: Slice, Split, Gather, Pad."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nettrim.importers.graph_builder import GraphBuilder
 from nettrim.importers.onnx_conversion import Conversion, Value
 from nettrim.importers.onnx_node import Node, refuse
-from nettrim.importers.onnx_windows import LARGEST_PADDING, LARGEST_STEP
-from nettrim_runtime.ops import NO_PADDING, UNIT, Conv2d, Padding, Size2d
+from nettrim.importers.onnx_transposes import natural_order
+from nettrim.importers.onnx_windows import LARGEST_PADDING
+from nettrim_runtime.ops import Padding, Slice
 
 Array = npt.NDArray[Any]
 
-LARGEST_SELECTION = 1 << 22  # weights of the 1x1 convolution: 2048 by 2048 channels
-SLICED = "supported: every row and column of images, or every n-th from 0 to the end"
-PADDED = "supported: zeros around the height and width of images, or before and after their channels"
+PADDED = "supported: zeros after the batch axis"
 
 
 def convert_slice(node: Node, conversion: Conversion) -> None:
-    """Slice that keeps every n-th row and column of images, counted from the first, or everything."""
+    """Slice after the batch axis, forwards."""
     value = conversion.value(node)
-    steps = [1] * (len(value.shape) + 1)
-    for axis, bounds in _read_slices(node, conversion, len(steps)).items():
-        size = value.shape[axis - 1] if axis else LARGEST_STEP  # the batch is never as large
-        if bounds.step < 1 or slice(bounds.start, bounds.stop).indices(size) != (0, size, 1):
-            refuse(node, f"it takes {bounds.start}:{bounds.stop}:{bounds.step} along axis {axis}; {SLICED}")
-        steps[axis] = bounds.step
-    if max(steps) == 1:
-        conversion.put_view(node, value, value.positions)
-    elif len(steps) == 4 and max(steps[:2]) == 1:
-        _add_selection(node, conversion, value, stride=Size2d(*steps[2:]))
+    ranges = [range(size) for size in value.shape]
+    for axis, bounds in _read_slices(node, conversion, len(ranges) + 1).items():
+        text = f"{bounds.start}:{bounds.stop}:{bounds.step}"
+        if bounds.step < 1 or (axis == 0 and (bounds.start, bounds.step) != (0, 1)):
+            refuse(node, f"it takes {text} along axis {axis}, expected positive steps after the batch axis")
+        if axis == 0 and bounds.stop < np.iinfo(np.int32).max:  # how exporters write the end
+            refuse(node, f"it takes {text} along axis 0, expected the whole batch")
+        if axis:
+            ranges[axis - 1] = range(*bounds.indices(value.shape[axis - 1]))
+            if not ranges[axis - 1]:
+                refuse(node, f"it takes {text} along axis {axis} of {('batch', *value.shape)}, which leaves nothing")
+    _keep(node, conversion, value, ranges)
+
+
+def convert_split(node: Node, conversion: Conversion) -> None:
+    """Split after the batch axis: a slice for each output."""
+    value = conversion.value(node)
+    axis = _axis(node, value, node.integer("axis", 0))
+    total, n_parts = value.shape[axis], len(node.outputs)
+    given: Any = node.attributes.get("split")
+    if node.opset >= 13:
+        given = conversion.optional_constant(node, 1, "split")
+    part = -(-total // n_parts)  # the last one is smaller where they cannot be equal
+    sizes = [min(part, total - part * i) for i in range(n_parts)] if given is None else _integers(node, given)
+    if len(sizes) != n_parts or sum(sizes) != total or min(sizes) < 1:
+        refuse(node, f"it splits {total} into {sizes}, expected {n_parts} parts")
+    first = 0
+    for name, size in zip(node.outputs, sizes, strict=True):
+        ranges = [range(length) for length in value.shape]
+        ranges[axis] = range(first, first + size)
+        if name and conversion.is_read(name):
+            _keep(replace(node, name=f"{node.name}.{name}", outputs=(name,)), conversion, value, ranges)
+        first += size
+
+
+def convert_gather(node: Node, conversion: Conversion) -> None:
+    """Gather of constant places along an axis after the batch: one, evenly spaced ones, or all in another order."""
+    indices = conversion.constant(node, 1, "indices")
+    value = conversion.value(node)
+    axis = _axis(node, value, node.integer("axis", 0))
+    size = value.shape[axis]
+    places = [place + size if place < 0 else place for place in _integers(node, indices)]
+    step = places[1] - places[0] if len(places) > 1 else 1
+    kept = range(places[0], places[-1] + 1, step) if places and step > 0 else range(0)
+    if indices.ndim > 1 or not places or not 0 <= min(places) <= max(places) < size:
+        refuse(node, f"places {places} of {size} along axis {axis + 1}, expected some of them")
+    if sorted(places) == list(range(size)):
+        conversion.put_view(node, value, np.take(value.positions, places, axis=axis))
+    elif list(kept) == places:
+        _keep(node, conversion, value, [kept if i == axis else range(n) for i, n in enumerate(value.shape)])
     else:
-        refuse(node, f"it takes steps {steps} along the axes of {('batch', *value.shape)}; {SLICED}")
+        refuse(node, f"places {places} along axis {axis + 1}, expected one, evenly spaced ones, or all of {size}")
+    if indices.ndim == 0:
+        gathered = conversion.value(replace(node, inputs=node.outputs))
+        conversion.put_view(node, gathered, gathered.positions.squeeze(axis))
 
 
 def convert_pad(node: Node, conversion: Conversion) -> None:
-    """Pad with zeros: around images, for the Conv that follows, or before and after their channels."""
-    sizes = _read_pads(node, conversion)
+    """Pad with zeros: those around an image wait for the Conv that follows."""
     value = conversion.padded_value(node)
-    if len(value.shape) != 3:
-        refuse(node, f"its input has shape {value.shape}, expected (channels, height, width)")
-    if sizes[1] or sizes[5]:
-        _add_selection(node, conversion, conversion.value(node), channels=(sizes[1], sizes[5]))
+    ends = _read_pads(node, conversion, len(value.shape))
+    if len(ends) not in {2, 3} or any(ends[0]):
+        value = conversion.value(node)
+        padded = conversion.pad(node, value, ends, node.outputs[0])
+        conversion.put(node, padded.tensor, padded.positions)
         return
-    before, added = value.padding, Padding(sizes[2], sizes[6], sizes[3], sizes[7])
+    (top, bottom), (left, right) = ends[1:] if len(ends) == 3 else ((0, 0), ends[1])
+    before, added = value.padding, Padding(top, bottom, left, right)
     padding = Padding(*(first + second for first, second in zip(before, added, strict=True)))
     conversion.put_padded(node, value, padding)
+
+
+def _keep(node: Node, conversion: Conversion, value: Value, ranges: Sequence[range]) -> None:
+    """Keep some places along each axis of an activation; a slice of a slice is one."""
+    if all(len(kept) == size for kept, size in zip(ranges, value.shape, strict=True)):
+        conversion.put_view(node, value, value.positions)
+        return
+    builder, order = conversion.builder, natural_order(value.positions)
+    tensor = conversion.arrange(node, value, order)
+    parts = [ranges[axis] for axis in order]
+    earlier = builder.producer(tensor)
+    if isinstance(earlier, Slice) and value.is_exclusive:
+        bounds = zip(earlier.begin, earlier.end, earlier.stride, strict=True)
+        parts = [range(*whole)[part.start : part.stop : part.step] for whole, part in zip(bounds, parts, strict=True)]
+        tensor = earlier.input
+        builder.remove(earlier)
+    op = Slice(
+        builder.op_name(node.name),
+        tensor,
+        builder.tensor_name(node.outputs[0]),
+        tuple(part.start for part in parts),
+        tuple(part[-1] + 1 for part in parts),
+        tuple(part.step for part in parts),
+    )
+    conversion.put_ordered(node, builder.add(op), order)
+
+
+def _axis(node: Node, value: Value, axis: int) -> int:
+    """Return an axis of a node, not counting the batch."""
+    rank = len(value.shape) + 1
+    if not -rank < axis < rank or axis % rank == 0:
+        refuse(node, f"axis {axis} of {('batch', *value.shape)}, expected one after the batch")
+    return axis % rank - 1
 
 
 def _read_slices(node: Node, conversion: Conversion, rank: int) -> dict[int, slice]:
@@ -66,25 +143,28 @@ def _read_slices(node: Node, conversion: Conversion, rank: int) -> dict[int, sli
     return {axis % rank: slice(*bounds) for axis, *bounds in zip(axes, starts, ends, steps, strict=True)}
 
 
-def _read_pads(node: Node, conversion: Conversion) -> list[int]:
-    """Return what to add before and after (batch, channels, height, width), checked."""
+def _read_pads(node: Node, conversion: Conversion, rank: int) -> list[tuple[int, int]]:
+    """Return how many zeros to add before and after each axis behind the batch, checked."""
     if node.text("mode", "constant") != "constant":
         refuse(node, f"mode {node.text('mode', 'constant')!r}; {PADDED}")
-    pads, fill = node.attributes.get("pads"), node.number("value", 0.0)
+    pads, fill, axes = node.attributes.get("pads"), node.number("value", 0.0), None
     if node.opset >= 11:
-        pads = conversion.constant(node, 1, "pads")
+        pads, axes = conversion.constant(node, 1, "pads"), conversion.optional_constant(node, 3, "axes")
         fills = conversion.optional_constant(node, 2, "value")
         fill = 0.0 if fills is None or fills.size == 0 else float(fills.reshape(-1)[0])
-    if len(node.inputs) > 3 and node.inputs[3]:
-        refuse(node, "pads along chosen axes, expected pads for every axis")
-    sizes = _integers(node, () if pads is None else pads)
     if fill != 0:
         refuse(node, f"it pads with {fill}; {PADDED}")
-    if len(sizes) != 8 or sizes[0] or sizes[4] or (any(sizes[1::4]) and any(sizes[2:4] + sizes[6:])):
-        refuse(node, f"it pads by {sizes}; {PADDED}")
-    if min(sizes) < 0 or max(sizes) > LARGEST_PADDING:
+    sizes = _integers(node, () if pads is None else pads)
+    chosen = range(rank + 1) if axes is None else [axis % (rank + 1) for axis in _integers(node, axes)]
+    if len(sizes) != 2 * len(chosen) or len(set(chosen)) != len(chosen):
+        refuse(node, f"it pads by {sizes} along axes {list(chosen)}, expected two for each axis")
+    if min(sizes, default=0) < 0 or max(sizes, default=0) > LARGEST_PADDING:
         refuse(node, f"it cuts off or adds {sizes}, expected pads of 0 to {LARGEST_PADDING}")
-    return sizes
+    half = len(chosen)
+    by_axis = dict(zip(chosen, zip(sizes[:half], sizes[half:], strict=True), strict=True))
+    if any(by_axis.get(0, ())):
+        refuse(node, f"it pads the batch axis by {by_axis[0]}; {PADDED}")
+    return [by_axis.get(axis, (0, 0)) for axis in range(1, rank + 1)]
 
 
 def _integers(node: Node, values: Any) -> list[int]:
@@ -92,49 +172,3 @@ def _integers(node: Node, values: Any) -> list[int]:
     if entries.size and not np.issubdtype(entries.dtype, np.integer):
         refuse(node, f"bounds of type {entries.dtype}, expected integers")
     return [int(entry) for entry in entries]
-
-
-def _add_selection(
-    node: Node, conversion: Conversion, value: Value, stride: Size2d = UNIT, channels: tuple[int, int] = (0, 0)
-) -> None:
-    """Append the 1x1 convolution with ones and zeros that computes a node; it takes in the one right before.
-
-    Parameters
-    ----------
-    channels : tuple of int
-        Channels of zeros before and after those of ``value``.
-    """
-    builder, image = conversion.builder, conversion.image(node, value)
-    n_inputs, before, after = value.shape[0], *channels
-    earlier = builder.producer(image)
-    if value.is_exclusive and isinstance(earlier, Conv2d) and (shift := _shift(builder, earlier)) is not None:
-        n_kept, image = n_inputs, earlier.input
-        n_inputs = builder.tensors[image].shape[-1]
-        before, after = before + shift, after + n_kept - n_inputs - shift
-        stride = Size2d(stride.height * earlier.stride.height, stride.width * earlier.stride.width)
-        builder.remove_layer(earlier)
-    n_outputs = before + n_inputs + after
-    if max(stride) > LARGEST_STEP or n_outputs * n_inputs > LARGEST_SELECTION:
-        refuse(node, f"{n_inputs} to {n_outputs} channels with steps {tuple(stride)} are more than boards hold")
-    weight = builder.add_constant(f"{node.name}.weight", _selection(n_outputs, n_inputs, before))
-    bias = builder.add_constant(f"{node.name}.bias", np.zeros(n_outputs))
-    output = builder.tensor_name(node.outputs[0])
-    op = Conv2d(builder.op_name(node.name), image, weight, bias, output, stride)
-    conversion.rewrites["Slice and Pad nodes carried over by 1x1 convolutions"] += 1
-    conversion.put_image(node, builder.add(op))
-
-
-def _selection(n_outputs: int, n_inputs: int, before: int) -> Array:
-    """Return weights (n_outputs, 1, 1, n_inputs) that copy the inputs behind ``before`` channels of zeros."""
-    return np.eye(n_outputs, n_inputs, -before).reshape(n_outputs, 1, 1, n_inputs)
-
-
-def _shift(builder: GraphBuilder, layer: Conv2d) -> int | None:
-    """Return how many channels of zeros a convolution puts before its inputs; None if it does anything else."""
-    weight, bias = builder.tensors[layer.weight].values(), builder.tensors[layer.bias].values()
-    n_outputs, height, width, n_inputs = weight.shape
-    if (height, width, layer.groups, layer.padding) != (1, 1, 1, NO_PADDING) or n_outputs < n_inputs or bias.any():
-        return None
-    before = int(weight[:, 0, 0, 0].argmax())
-    is_selection = np.array_equal(weight, _selection(n_outputs, n_inputs, before))
-    return before if is_selection and before + n_inputs <= n_outputs else None

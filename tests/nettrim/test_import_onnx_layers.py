@@ -170,7 +170,7 @@ def test_batch_normalization_of_features_becomes_a_depthwise_convolution(tmp_pat
 @pytest.mark.parametrize(
     ("nodes", "constants", "shape", "reason"),
     [
-        ([node("Conv", "x w", "y")], {"w": random_floats(2, 3, 4)}, ["N", 3, 9], "convolution of 1 dimensions"),
+        ([node("Conv", "x w", "y")], {"w": random_floats(2, 3, 2, 2, 2)}, ["N", 3, 4, 4, 4], "two dimensions"),
         ([node("MatMul", "x x", "y")], {}, ["N", 3], "second factor is computed by the network"),
         ([node("Gemm", "x w", "y", transA=1)], {"w": random_floats(1, 3)}, ["N", 3], "transA"),
         ([node("MatMul", "x w", "y")], {"w": random_floats(4, 2)}, ["N", 3, 4], "expected one axis of features"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nettrim_runtime.errors import UnsupportedOperatorError
-from nettrim_runtime.ops import Activation, ActivationFunction
+from nettrim_runtime.ops import Activation, ActivationFunction, Transpose
 from tests.nettrim.onnx_models import (
     Array,
     assert_runs_as_in_onnx_runtime,
@@ -139,12 +139,68 @@ def test_nodes_that_no_output_needs_are_left_out(tmp_path: Path) -> None:
     ]
 
 
+SHUFFLE = [
+    node("Reshape", "c groups", "g"),
+    node("Transpose", "g", "t", perm=[0, 2, 1, 3, 4]),
+    node("Reshape", "t image", "s"),
+]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "n_left"),
+    [
+        ([node("Flatten", "c", "y")], 1),
+        ([node("Flatten", "c", "f"), node("Softmax", "f", "y")], 1),
+        ([node("Transpose", "c", "t", perm=[0, 1, 3, 2]), node("Conv", "t v", "y")], 1),
+        ([node("Transpose", "c", "t", perm=[0, 3, 1, 2]), node("MaxPool", "t", "y", kernel_shape=[2, 2])], 1),
+        ([*SHUFFLE, node("Conv", "s u", "y", group=4)], 1),
+        ([*SHUFFLE, node("Slice", "s two four channels", "p"), node("Conv", "p v", "y")], 1),
+        (
+            [
+                *SHUFFLE,
+                node("Conv", "s v", "a"),
+                node("Add", "s c", "b"),
+                node("Conv", "b v", "d"),
+                node("Add", "a d", "y"),
+            ],
+            1,
+        ),
+    ],
+)
+def test_a_transpose_is_left_where_no_constant_can_take_it_in(tmp_path: Path, nodes: list[Any], n_left: int) -> None:
+    constants: dict[str, Array] = {
+        "w": WEIGHTS["w"],
+        "v": random_floats(2, 2, 1, 1) if any("two" in part.input for part in nodes) else random_floats(2, 4, 1, 1),
+        "u": random_floats(4, 1, 1, 1),
+        "groups": np.array([0, 2, 2, 3, 4]),
+        "image": np.array([0, 4, 3, 4]),
+        "two": np.array([1]),
+        "four": np.array([3]),
+        "channels": np.array([1]),
+    }
+    model = assert_runs_as_in_onnx_runtime(write_onnx(tmp_path / "m.onnx", [CONV, *nodes], INPUT, constants))
+    left = [op.name for op in model.graph.ops if isinstance(op, Transpose)]
+    assert len(left) == n_left
+    assert f"transposes left: {len(left)} ({', '.join(left)})" in model.notes
+
+
+def test_shuffled_channels_permute_the_weights_of_the_next_convolution(tmp_path: Path) -> None:
+    constants = {
+        "w": WEIGHTS["w"],
+        "v": random_floats(2, 4, 1, 1),
+        "groups": np.array([0, 2, 2, 3, 4]),
+        "image": np.array([0, 4, 3, 4]),
+    }
+    path = write_onnx(tmp_path / "m.onnx", [CONV, *SHUFFLE, node("Conv", "s v", "y")], INPUT, constants)
+    model = assert_runs_as_in_onnx_runtime(path)
+    assert op_names(model) == ["Conv2d", "Conv2d"]
+    assert "transposes left: 0" in model.notes
+    assert "channels in another order absorbed by permuting the next weights: 1" in model.notes
+
+
 @pytest.mark.parametrize(
     ("nodes", "reason"),
     [
-        ([node("Flatten", "c", "y")], "channels-first order"),
-        ([node("Flatten", "c", "f"), node("Softmax", "f", "y")], "channels-first order"),
-        ([node("Transpose", "c", "t", perm=[0, 1, 3, 2]), node("Conv", "t v", "y")], "other than channels last"),
         ([node("Transpose", "c", "y", perm=[1, 0, 2, 3])], "batch axis to stay first"),
         ([node("Reshape", "c merged", "y")], "batch axis to stay first"),
         ([node("Flatten", "c", "y", axis=2)], "axis 2"),
