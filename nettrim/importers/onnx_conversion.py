@@ -18,7 +18,7 @@ from nettrim.importers.graph_builder import GraphBuilder
 from nettrim.importers.onnx_node import Node, UnknownInputError, refuse
 from nettrim.importers.onnx_transposes import find_transpose, inverse, natural_order
 from nettrim_runtime.graph import LARGEST_RANK
-from nettrim_runtime.ops import NO_PADDING, Pad, Padding, Transpose
+from nettrim_runtime.ops import NO_PADDING, Layer, Pad, Padding, Transpose
 
 Array = npt.NDArray[Any]
 
@@ -73,6 +73,7 @@ class Conversion:
         self.constants = dict(constants)
         self.rewrites: Counter[str] = Counter()
         self.transposes: list[str] = []  # those that no constant could take in, by name
+        self.origins: dict[str, tuple[Layer, Array]] = {}  # moved outputs: whose, and each value's output channel
         self._padded: dict[str, Value] = {}
         self._turned: dict[tuple[str, tuple[int, ...], tuple[int, ...]], str] = {}
         self._reads = reads
@@ -146,7 +147,15 @@ class Conversion:
         return straight_positions(self.builder.tensors[tensor].shape).transpose(inverse(order))
 
     def _transposed(self, node: Node, tensor: str, sources: Array) -> str:
-        """Return a tensor whose value i is value ``sources[i]`` of another one."""
+        """Return a tensor whose value i is value ``sources[i]`` of another one, and note what that takes."""
+        turned = self.turn(node, tensor, sources)
+        op = self.builder.producer(turned)
+        if turned != tensor and op is not None and op.name not in self.transposes:
+            self.transposes.append(op.name)
+        return turned
+
+    def turn(self, node: Node, tensor: str, sources: Array) -> str:
+        """Return a tensor whose value i is value ``sources[i]`` of another one: itself, or by a transpose."""
         if is_straight(sources):
             return tensor
         found = find_transpose(sources)
@@ -157,7 +166,6 @@ class Conversion:
             name = f"{tensor}.transposed"
             op = Transpose(self.builder.op_name(name), source, self.builder.tensor_name(name), found[1])
             self._turned[tensor, *found] = self.builder.add(op)
-            self.transposes.append(op.name)
         return self._turned[tensor, *found]
 
     def flat(self, node: Node, value: Value) -> tuple[str, Array]:

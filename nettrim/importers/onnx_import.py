@@ -31,6 +31,7 @@ from nettrim.importers.onnx_shapes import (
     convert_transpose,
     convert_unsqueeze,
 )
+from nettrim.importers.onnx_transposed_conv import convert_conv_transpose
 from nettrim.importers.onnx_windows import (
     convert_average_pool,
     convert_global_pool,
@@ -51,6 +52,7 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "Clip": convert_clip,
     "Concat": convert_concat,
     "Conv": convert_conv,
+    "ConvTranspose": convert_conv_transpose,
     "Div": convert_pair,
     "Dropout": convert_dropout,
     "Flatten": convert_flatten,

@@ -14,7 +14,7 @@ from nettrim_runtime.errors import ModelFileError, UnsupportedOperatorError
 IMAGE_OPERATORS = frozenset(
     {
         *("AveragePool", "BatchNormalization", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMean"),
-        *("Resize", "Upsample"),
+        *("Resize", "Upsample", "ConvTranspose"),
     }
 )
 TO_CHANNELS_FIRST = [0, 3, 1, 2]

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from nettrim.importers.onnx_conversion import Conversion, Value
 from nettrim.importers.onnx_node import Node, refuse
 from nettrim.importers.onnx_windows import image_shape, read_padding, read_size
-from nettrim_runtime.ops import NO_PADDING, Conv2d, Dense, Padding, Size2d
+from nettrim_runtime.ops import NO_PADDING, Conv2d, Dense, Layer, Padding, Size2d
 
 Array = npt.NDArray[Any]
 
@@ -20,7 +20,7 @@ def convert_conv(node: Node, conversion: Conversion) -> None:
     value = conversion.padded_value(node)
     if weight.ndim not in {3, 4} or weight.ndim != len(value.shape) + 1:
         refuse(node, f"weights {weight.shape} on {('batch', *value.shape)}, expected one or two dimensions")
-    _require_floats(node, weight)
+    require_floats(node, weight)
     weight = weight if weight.ndim == 4 else weight[:, :, np.newaxis]
     kernel_size = Size2d(*weight.shape[2:])
     if "kernel_shape" in node.attributes and read_size(node, "kernel_shape") != kernel_size:
@@ -33,7 +33,7 @@ def convert_conv(node: Node, conversion: Conversion) -> None:
     if value.padding != NO_PADDING and node.text("auto_pad", "NOTSET").startswith("SAME"):
         refuse(node, "auto_pad after a Pad node, expected one of the two")
     padding = Padding(*(first + second for first, second in zip(value.padding, own, strict=True)))
-    title = _layer_title(node, "weight")
+    title = layer_title(node, "weight")
     weight_name = conversion.builder.add_constant(f"{title}.weight", weight.transpose(0, 2, 3, 1))
     bias_name = _add_bias(node, conversion, title, bias, weight.shape[0])
     output = conversion.builder.tensor_name(node.outputs[0])
@@ -61,7 +61,7 @@ def convert_gemm(node: Node, conversion: Conversion) -> None:
         refuse(node, f"matrix B has shape {matrix.shape}, expected two axes")
     weight = matrix if node.integer("transB", 0) else matrix.T  # (n_outputs, n_inputs)
     bias = None if offset is None else offset.astype(np.float64) * node.number("beta", 1.0)
-    _require_floats(node, weight)
+    require_floats(node, weight)
     _add_dense(node, conversion, weight.astype(np.float64) * node.number("alpha", 1.0), bias)
 
 
@@ -70,7 +70,7 @@ def convert_mat_mul(node: Node, conversion: Conversion) -> None:
     matrix = conversion.constant(node, 1, "second factor")
     if matrix.ndim != 2:
         refuse(node, f"the second factor has shape {matrix.shape}, expected two axes")
-    _require_floats(node, matrix)
+    require_floats(node, matrix)
     _add_dense(node, conversion, matrix.T, None)
 
 
@@ -135,18 +135,31 @@ def fold_affine(node: Node, conversion: Conversion, value: Value, scale: Array, 
         float64, to be broadcast to the shape of ``value``.
     """
     builder = conversion.builder
-    layer = builder.producer(value.tensor)
-    if not value.is_exclusive or not isinstance(layer, Dense | Conv2d):
+    layer, channels = _origin(conversion, value.tensor)
+    if not value.is_exclusive or layer is None:
         return False
-    factors, offsets = (per_output(value, part, builder.tensors[layer.bias].size) for part in (scale, offset))
+    n_outputs = builder.tensors[layer.bias].size
+    factors, offsets = (_per_output(value, part, channels, n_outputs) for part in (scale, offset))
     if factors is None or offsets is None:
         return False
     weight = builder.tensors[layer.weight].values().astype(np.float64)
     bias = builder.tensors[layer.bias].values().astype(np.float64)
     spread = factors.reshape(-1, *(1,) * (weight.ndim - 1))
     builder.replace_layer(layer, weight * spread, bias * factors + offsets)
-    conversion.put(node, builder.rename(value.tensor, node.outputs[0]), value.positions)
+    output = builder.rename(value.tensor, node.outputs[0])
+    if value.tensor in conversion.origins:
+        conversion.origins[output] = layer, channels
+    conversion.put(node, output, value.positions)
     return True
+
+
+def _origin(conversion: Conversion, tensor: str) -> tuple[Layer | None, Array]:
+    """Return the layer whose outputs a tensor holds, if any, and the channel that each of its values is of."""
+    layer = conversion.builder.producer(tensor)
+    if tensor in conversion.origins or not isinstance(layer, Dense | Conv2d):
+        return conversion.origins.get(tensor, (None, np.empty(0, int)))
+    size, n_outputs = (conversion.builder.tensors[name].size for name in (tensor, layer.bias))
+    return layer, np.arange(size) % n_outputs
 
 
 def _read_image(node: Node, conversion: Conversion, value: Value, weight: Array, groups: int) -> tuple[str, Array]:
@@ -168,10 +181,16 @@ def _read_image(node: Node, conversion: Conversion, value: Value, weight: Array,
 
 def per_output(value: Value, part: Array, n_outputs: int) -> Array | None:
     """Return (n_outputs,) float64 when every pixel of an output has the same entry, else None."""
+    return _per_output(value, part, np.arange(value.positions.size) % n_outputs, n_outputs)
+
+
+def _per_output(value: Value, part: Array, channels: Array, n_outputs: int) -> Array | None:
+    """Return (n_outputs,) when every pixel of an output has the same entry, else None."""
     entries = np.empty(value.positions.size)
     entries[value.positions.reshape(-1)] = np.broadcast_to(part, value.shape).reshape(-1)
-    rows = entries.reshape(-1, n_outputs)
-    return rows[0] if (rows == rows[0]).all() else None
+    by_output = np.zeros(n_outputs)
+    by_output[channels] = entries
+    return by_output if np.array_equal(by_output[channels], entries) else None
 
 
 def _add_dense(node: Node, conversion: Conversion, weight: Array, bias: Array | None) -> None:
@@ -184,7 +203,7 @@ def _add_dense(node: Node, conversion: Conversion, weight: Array, bias: Array | 
     columns[:, positions] = weight
     if not np.array_equal(positions, np.arange(n_inputs)):
         conversion.rewrites["flattened images absorbed by permuting the columns of the next weights"] += 1
-    title = _layer_title(node, "weight")
+    title = layer_title(node, "weight")
     weight_name = conversion.builder.add_constant(f"{title}.weight", columns)
     bias_name = _add_bias(node, conversion, title, bias, n_outputs)
     output = conversion.builder.tensor_name(node.outputs[0])
@@ -212,12 +231,13 @@ def _add_scaling(node: Node, conversion: Conversion, value: Value, scale: Array,
     conversion.put(node, builder.reshape(builder.add(op), shape), value.positions)
 
 
-def _require_floats(node: Node, weight: Array) -> None:
+def require_floats(node: Node, weight: Array) -> None:
+    """Refuse weights of another kind."""
     if not np.issubdtype(weight.dtype, np.floating):
         refuse(node, f"its weights are {weight.dtype}, expected float32")
 
 
-def _layer_title(node: Node, part: str) -> str:
+def layer_title(node: Node, part: str) -> str:
     """Return the name that the user gave: PyTorch exports weights as "NAME.weight"."""
     name = node.inputs[1]
     return name.removesuffix(f".{part}") if name.endswith(f".{part}") else node.name
