@@ -178,7 +178,7 @@ def _measure(cpu: str, board: Board, case: LayerCase, density: float | None) -> 
     graph = random_layer(case, 1.0 if density is None else density, rng)
     layer = graph.layers[0]
     weight = graph.tensors[layer.weight]
-    positions = layer_macs(layer, graph.tensors) // weight.size
+    positions = layer_macs(graph, layer) // weight.size
     nnz = weight.size if density is None else weight.nnz
     if density is not None:
         graph = with_sparse_weights(graph, {layer.name: csr_from_dense(weight.values().reshape(weight.shape[0], -1))})

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from nettrim.operator_norm import ROUND_UP
 from nettrim_runtime.graph import Graph, Tensor
-from nettrim_runtime.ops import Mul, Pairwise, UnaryFunction
+from nettrim_runtime.ops import Function, Mul, Op, Pairwise, UnaryFunction
 from nettrim_runtime.unary import evaluate, lookup_table
 
 Array = npt.NDArray[Any]
@@ -45,4 +45,17 @@ def carried_by_pair(
         return total
     largest_first, largest_second = (np.abs(value).reshape(len(value), -1).max(axis=1) for value in values)
     moved: Array = (first * largest_second + second * largest_first + bounds[0] * second) * ROUND_UP
+    moved[np.isnan(moved)] = np.inf  # an infinite bound beside zeros
     return moved
+
+
+def output_span(op: Op, size: int) -> float:
+    """Return the largest distance of two outputs of an operator whose values are bounded, else infinity."""
+    spans = {Function.SIGMOID: 1.0, Function.TANH: 2.0}
+    return spans.get(op.function, math.inf) * math.sqrt(size) if isinstance(op, UnaryFunction) else math.inf
+
+
+def scaled(factors: Array | float, bounds: Array) -> Array:
+    """Return factors times bounds; what a factor of 0 leaves of any bound, even an infinite one, is 0."""
+    products: Array = np.where(np.asarray(factors) > 0, factors * bounds, 0.0)
+    return products

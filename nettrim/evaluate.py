@@ -129,7 +129,7 @@ def prove_bounds(networks: Networks, fit: Array, held_out: Samples) -> ProvenBou
         (n_samples, *graph input shape) float32, of the calibration samples.
     """
     original = networks.original
-    macs = sum(layer_macs(layer, original.tensors) for layer in original.layers)
+    macs = sum(layer_macs(original, layer) for layer in original.layers)
     most = max(FEWEST_PROOF_SAMPLES, PROOF_MACS // max(macs, 1))
     sets = (fit[:most], held_out.x[:most])
     pruned, deployed = (propagate(original, graph, sets) for graph in (networks.pruned, networks.deployed))

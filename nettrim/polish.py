@@ -111,9 +111,12 @@ def _tune(block: Graph, x: Array, y: Array, rng: np.random.Generator, settings: 
             program.run(x[batch])
             error = (program.buffers[block.outputs[0]] - y[batch]) / np.float32(y[0].size * size)
             rate = settings.rate * (1 + np.cos(np.pi * step / steps)) / 2
+            slopes: dict[str, Array] = {}
             for layer, weight, bias in layer_slopes(program.graph, program.buffers, {block.outputs[0]: error}):
-                for name, slope in ((layer.weight, weight), (layer.bias, bias)):
-                    values[name] = adam[name].moved(values[name], slope, rate)
+                for name, slope in ((layer.weight, weight), (layer.bias, bias)):  # several where layers share them
+                    slopes[name] = slopes[name] + slope if name in slopes else slope
+            for name, slope in slopes.items():
+                values[name] = adam[name].moved(values[name], slope, rate)
             step += 1
         now = _with(block, values)
         found = _error(now, x[held_out], y[held_out])

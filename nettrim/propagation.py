@@ -11,7 +11,7 @@ from typing import Any, assert_never
 import numpy as np
 import numpy.typing as npt
 
-from nettrim.elementwise import carried_by_pair, table_error
+from nettrim.elementwise import carried_by_pair, output_span, scaled, table_error
 from nettrim.operator_norm import ROUND_UP, lipschitz_bound
 from nettrim_runtime.fixed_point import ADD_LEFT_SHIFT, activation_range
 from nettrim_runtime.graph import Graph, Quantization, Tensor
@@ -120,7 +120,7 @@ def propagate(original: Graph, altered: Graph, sample_sets: Sequence[Array]) -> 
     weights = {name: weight for name, (weight, *_) in second.constants.items()}
     gains = {op.name: lipschitz_bound(op, altered.tensors, weights) for op in ops}
     recursion = _Recursion(altered, ops, _layer_outputs(original, ops), logits, first, second, gains)
-    with np.errstate(over="ignore", invalid="ignore"):  # no bound times nothing is no bound
+    with np.errstate(over="ignore", invalid="ignore"):  # bounds of long products end at infinity
         return tuple(recursion.over(samples) for samples in sample_sets)
 
 
@@ -283,8 +283,9 @@ class _Recursion:
             own = FLOAT64_SHARE * _norms(output) + self.altered.roundings[op.name]
             if isinstance(op, Clamping | PRelu):
                 own += _norms(_evaluate(op, self.altered, values, self.graph) - output) * ROUND_UP
-            bound = self.gains[op.name] * self._carried(op, values, bounds) + own
-            values[op.output], bounds[op.output] = output, np.where(bound < LARGEST_BOUND, bound, np.inf)
+            found = scaled(self.gains[op.name], self._carried(op, values, bounds)) + own
+            found = np.where(found < LARGEST_BOUND, found, np.inf)
+            values[op.output], bounds[op.output] = output, np.minimum(found, output_span(op, output[0].size))
         norms = {name: _norms(value) for name, value in values.items()}
         logits = values[self.logits].reshape(len(samples), -1)
         return _Batch(bounds, norms, logits, self._margins(values, bounds))
@@ -311,7 +312,7 @@ class _Recursion:
             weight = self.altered.constants[op.name][0]
             logits = _evaluate(op, self.altered, values, self.graph)
             slack = FLOAT64_SHARE * _norms(logits)[:, np.newaxis]
-            loss = _row_distances(weight)[classes] * bounds[op.input][:, np.newaxis] + slack
+            loss = scaled(_row_distances(weight)[classes], bounds[op.input][:, np.newaxis]) + slack
         margins = logits[samples, classes][:, np.newaxis] - logits - loss
         margins[samples, classes] = np.inf
         smallest: Array = margins.min(axis=1)

@@ -28,7 +28,7 @@ from nettrim_runtime.ops import Layer
 ALLOCATION_ROWS = 2500  # columns a layer for the table that shares a sparsity among the layers
 LEAST_IMPORTANCE = 1e-6  # of a layer's largest: of outputs that nothing reads
 SENSITIVITY_SAMPLES = 512  # for the means of squared derivatives
-KEPT_DENSE = "kept dense"  # the status of depthwise convolutions, which have few weights, and of what fits as it is
+KEPT_DENSE = "kept dense"  # depthwise convolutions, which have few weights, shared ones, and what fits as it is
 ALREADY_SPARSE = "already sparse"  # of layers that only move values: nothing to gain, none of their weights counts
 DEFAULT_BUDGET_BYTES = 2 << 30
 FRONTIER_SHARE, RUN_SHARE = 0.25, 0.25  # of the memory budget; the solver has what the frontier leaves
@@ -234,10 +234,12 @@ def measure_budget(
 def is_prunable(graph: Graph, layer: Layer, settings: PruneSettings) -> bool:
     """Whether a layer's weights are pruned: depthwise convolutions if asked for, others unless already sparse.
 
-    Weights that are all equal are a scaling of one channel, or a mean, and stay.
+    Weights that are all equal are a scaling of one channel, or a mean, and stay. So do those that steps of a recurrent
+    layer share: what one step is given depends on the steps before it.
     """
     weight = graph.tensors[layer.weight].values()
-    if _is_already_sparse(graph, layer) or (weight == weight.flat[0]).all():
+    is_shared = len(graph.sharing(layer.weight)) > 1
+    if _is_already_sparse(graph, layer) or is_shared or (weight == weight.flat[0]).all():
         return False
     groups, _ = layer_groups(graph, layer)
     return groups == 1 or settings.depthwise or graph.tensors[layer.weight].shape[-1] > 1

@@ -132,7 +132,7 @@ def _layer(deployment: Deployment, layer: Layer, number: int) -> dict[str, Any]:
     return {
         "name": layer.name,
         "op": type(layer).__name__,
-        "macs": layer_macs(layer, networks.original.tensors),
+        "macs": layer_macs(networks.original, layer),
         "parameters": whole.size,
         "biases": biases.size,
         "nnz": weight.nnz,

@@ -1,6 +1,6 @@
 """Which activations are int16 instead of int8, and the requantisations between the two."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from nettrim.passes.rewiring import replace_input
@@ -9,9 +9,12 @@ from nettrim_runtime.ops import (
     Activation,
     ActivationFunction,
     Carrier,
+    Dense,
     Int8Only,
     Op,
     Requantize,
+    Slice,
+    UnaryFunction,
     op_inputs,
 )
 
@@ -19,12 +22,43 @@ from nettrim_runtime.ops import (
 def quantization_families(graph: Graph) -> dict[str, str]:
     """Return for each activation one that stands for all that share its quantisation."""
     family = {name: name for name in (*graph.inputs, *(op.output for op in graph.ops))}
-    for op in graph.ops:
-        if isinstance(op, Carrier):
-            joined = {family[name] for name in (*op_inputs(op), op.output)}
-            first = family[op_inputs(op)[0]]
+    for together in (*_carried(graph), *_shared(graph), *_tabulated(graph)):
+        first, joined = family[together[0]], {family[name] for name in together}
+        if len(joined) > 1:
             family = {name: first if own in joined else own for name, own in family.items()}
     return family
+
+
+def _carried(graph: Graph) -> Iterator[tuple[str, ...]]:
+    """Yield what each carrier touches."""
+    return ((*op_inputs(op), op.output) for op in graph.ops if isinstance(op, Carrier))
+
+
+def _shared(graph: Graph) -> Iterator[tuple[str, ...]]:
+    """Yield the inputs, and the outputs, of the layers that share a weight: its integers must mean one thing."""
+    for layer in graph.layers:
+        steps = graph.sharing(layer.weight)
+        yield tuple(op.input for op in steps)
+        yield tuple(op.output for op in steps)
+
+
+def _tabulated(graph: Graph) -> Iterable[list[str]]:
+    """Return the inputs of one function in all steps of a recurrent layer: quantised alike, they share its table.
+
+    Which layer: the last whose shared weight a value comes from. Which function: by what computes its input.
+    """
+    order = {layer.weight: place for place, layer in enumerate(graph.layers) if len(graph.sharing(layer.weight)) > 1}
+    origins: dict[str, int] = {}
+    producers = {op.output: op for op in graph.ops}
+    together: dict[tuple[object, ...], list[str]] = {}
+    for op in graph.ops:
+        own = [order[op.weight]] if isinstance(op, Dense) and op.weight in order else []
+        origins[op.output] = max([*own, *(origins.get(name, -1) for name in op_inputs(op))])
+        if isinstance(op, UnaryFunction) and origins[op.output] >= 0:
+            source = producers[op.input]
+            place = (source.begin, source.end) if isinstance(source, Slice) else type(source)
+            together.setdefault((origins[op.output], op.function, op.alpha, place), []).append(op.input)
+    return together.values()
 
 
 def quantization_classes(graph: Graph) -> tuple[frozenset[str], ...]:

@@ -198,7 +198,7 @@ def _facts(graph: Graph, plan: MemoryPlan, steps: tuple[CStep, ...]) -> CModelFa
         arena_bytes=max(plan.arena_bytes, 1),
         flash_bytes=sum(flash.values()),
         nnz=sum(graph.tensors[layer.weight].nnz for layer in graph.layers),
-        macs=sum(layer_macs(layer, graph.tensors) for layer in graph.layers),
+        macs=sum(layer_macs(graph, layer) for layer in graph.layers),
         op_flash_bytes=flash,
     )
 

@@ -1,5 +1,8 @@
 """One operator of a quantised graph as C: its constant arrays and the call of its kernel."""
 
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import assert_never
 
 import numpy as np
@@ -52,16 +55,34 @@ def c_steps(graph: Graph, plan: MemoryPlan, prefix: str) -> tuple[CStep, ...]:
     UnsupportedOperatorError
         When a sum of a layer could leave int32.
     """
-    steps = [
+    steps = _sharing_arrays(
         _c_step(Context(graph, plan, f"{prefix}_{position}"), op)
         for position, op in enumerate(graph.ops)
         if not isinstance(op, Reshape)
-    ]
+    )
     result = graph.outputs[0]
     if plan.buffer_of(result).place is Place.INPUT:  # nothing but reshapes between input and output
         copy = f"memcpy(out, in, {graph.tensors[result].size}u);"
         steps.append(CStep("", "the output is the input", (), (copy,)))
     return tuple(steps)
+
+
+def _sharing_arrays(steps: Iterable[CStep]) -> list[CStep]:
+    """Return steps in which no array has the values of an earlier one: they read that one."""
+    names: dict[tuple[str, bytes], str] = {}
+    shared = []
+    for step in steps:
+        own = {array.name: (array.values.dtype.name, array.values.tobytes()) for array in step.arrays}
+        found = {name: names.setdefault(values, name) for name, values in own.items()}
+        kept = tuple(array for array in step.arrays if found[array.name] == array.name)
+        statements = tuple(_renamed(text, found) for text in step.statements)
+        shared.append(replace(step, arrays=kept, statements=statements))
+    return shared
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    """Return C text with other names."""
+    return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), text)
 
 
 def _c_step(context: Context, op: Op) -> CStep:

@@ -165,6 +165,7 @@ class _Lowering:
         self.tensors: list[FileTensor] = []
         self.operators: list[FileOperator] = []
         self.activations: dict[str, int] = {}
+        self.constants: dict[tuple[str, bytes], int] = {}  # name and scale -> place
         for name in graph.inputs:
             self._activation(name)
 
@@ -370,6 +371,11 @@ class _Lowering:
         return self._tensor(FileTensor(name, data.shape, "int32", data=data))
 
     def _tensor(self, tensor: FileTensor) -> int:
+        """Add a tensor, once for all that share a constant; return its place."""
+        scale = b"" if tensor.quantization is None else tensor.quantization.scale.tobytes()
+        known = self.constants.setdefault((tensor.name, scale), len(self.tensors)) if tensor.data is not None else None
+        if known is not None and known < len(self.tensors):
+            return known
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 

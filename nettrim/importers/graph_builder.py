@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from nettrim_runtime.errors import ModelFileError
 from nettrim_runtime.graph import Graph, Tensor, infer_shape
-from nettrim_runtime.ops import Layer, Op, Reshape
+from nettrim_runtime.ops import Layer, Op, Reshape, op_constants, op_inputs
 
 Array = npt.NDArray[Any]
 
@@ -101,8 +101,15 @@ class GraphBuilder:
         return name
 
     def build(self, name: str, inputs: Iterable[str], outputs: Iterable[str]) -> Graph:
-        """Return the graph; building checks it."""
-        return Graph(name, tuple(inputs), tuple(outputs), tuple(self._ops.values()), self.tensors)
+        """Return the graph, without what no output needs; building checks it."""
+        kept, ends = tuple(inputs), tuple(outputs)
+        needed, ops = {*kept, *ends}, []
+        for op in reversed(self._ops.values()):
+            if op.output in needed:
+                ops.append(op)
+                needed.update((*op_inputs(op), *op_constants(op)))
+        tensors = {key: tensor for key, tensor in self.tensors.items() if key in needed}
+        return Graph(name, kept, ends, tuple(reversed(ops)), tensors)
 
     def _put(self, tensor: Tensor) -> str:
         if min(tensor.shape, default=1) < 1 or (tensor.data is None and tensor.size > MAX_ACTIVATION_VALUES):

@@ -14,7 +14,7 @@ from nettrim_runtime.errors import ModelFileError
 Array = npt.NDArray[Any]
 
 REARRANGING = {"Constant", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Transpose", "Unsqueeze"}
-COMPUTING = {"Add", "Cast", "Concat", "ConstantOfShape", "Div", "Gather", "Mul", "Slice", "Sub"}
+COMPUTING = {"Add", "Cast", "Concat", "ConstantOfShape", "Div", "Expand", "Gather", "Mul", "Slice", "Sub"}
 FOLDABLE = frozenset(REARRANGING | COMPUTING)
 MAX_FOLDED_VALUES = 1 << 26  # keeps a few bytes of ConstantOfShape from filling the memory
 
@@ -62,9 +62,9 @@ def fold_node(node: Node, inputs: Sequence[Array | None], opsets: Sequence[onnx.
         return refuse(node, f"its constant inputs cannot be evaluated ({type(error).__name__}: {error})")
 
 
-def shape_placeholder(shape: tuple[int, ...]) -> Array:
-    """Return an array that takes no memory, for Shape of one sample: the batch axis counts as one."""
-    return np.broadcast_to(np.float32(0), (1, *shape))
+def shape_placeholder(shape: tuple[int, ...], batch: int = 0) -> Array:
+    """Return an array that takes no memory, for Shape of one sample: the batch axis, at its place, counts as one."""
+    return np.broadcast_to(np.float32(0), (*shape[:batch], 1, *shape[batch:]))
 
 
 def _read_tensor(tensor: onnx.TensorProto, source: str) -> Array:
@@ -82,6 +82,8 @@ def _largest_result(node: Node, inputs: Sequence[Array | None]) -> int:
     arrays = [values for values in inputs if values is not None]
     if node.op_type == "ConstantOfShape":
         return math.prod(int(size) for size in arrays[0].ravel()[:32]) if arrays else 0
+    if node.op_type == "Expand" and len(arrays) == 2:
+        return arrays[0].size * math.prod(int(size) for size in arrays[1].ravel()[:32])
     if node.op_type in {"Cast", "Concat", "Slice"}:
         return sum(values.size for values in arrays)
     return math.prod(max(values.size, 1) for values in arrays)  # broadcasting and gathering give no more

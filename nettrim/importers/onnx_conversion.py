@@ -37,12 +37,15 @@ class Value:
         Zeros that a Pad node puts around it, for the convolution that follows.
     is_exclusive : bool
         Whether one node reads it, and the network's outputs do not.
+    batch : int
+        The place of the batch axis in ONNX's shape.
     """
 
     tensor: str
     positions: Array
     padding: Padding = NO_PADDING
     is_exclusive: bool = False
+    batch: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,6 +77,7 @@ class Conversion:
         self.rewrites: Counter[str] = Counter()
         self.transposes: list[str] = []  # those that no constant could take in, by name
         self.origins: dict[str, tuple[Layer, Array]] = {}  # moved outputs: whose, and each value's output channel
+        self.parts: dict[str, tuple[str, ...]] = {}  # vectors of one size, by what they are joined to
         self._padded: dict[str, Value] = {}
         self._turned: dict[tuple[str, tuple[int, ...], tuple[int, ...]], str] = {}
         self._reads = reads
@@ -95,6 +99,13 @@ class Conversion:
 
     def padded_value(self, node: Node, index: int = 0) -> Value:
         """Return an activation that a Pad node may have padded."""
+        value = self.value_of_any_order(node, index)
+        if value.batch:
+            refuse(node, f"its input has the batch at axis {value.batch}, expected the batch axis to stay first")
+        return value
+
+    def value_of_any_order(self, node: Node, index: int = 0) -> Value:
+        """Return an activation whose batch axis may be another than the first."""
         name = node.inputs[index] if index < len(node.inputs) else ""
         if name in self.constants or not name:
             refuse(node, "it works on a constant, expected an activation")
@@ -174,10 +185,10 @@ class Conversion:
             refuse(node, f"its input has shape {value.shape}, expected one axis of features (flatten it first)")
         return self.builder.reshape(value.tensor, (value.positions.size,)), value.positions.reshape(-1)
 
-    def put(self, node: Node, tensor: str, positions: Array) -> None:
+    def put(self, node: Node, tensor: str, positions: Array, batch: int = 0) -> None:
         """Keep a node's first output, which nothing else in the graph shares."""
         name = node.outputs[0]
-        self._values[name] = Value(tensor, positions, is_exclusive=self._reads[name] == 1)
+        self._values[name] = Value(tensor, positions, is_exclusive=self._reads[name] == 1, batch=batch)
 
     def put_view(self, node: Node, value: Value, positions: Array) -> None:
         """Keep a node's first output that has the values of its input in another shape or order."""

@@ -20,6 +20,7 @@ from nettrim.importers.onnx_node import Node, RefusedNodeError, UnknownInputErro
 from nettrim.importers.onnx_normalization import convert_layer_normalization
 from nettrim.importers.onnx_pairs import convert_pair, convert_swish
 from nettrim.importers.onnx_recognition import recognise_functions
+from nettrim.importers.onnx_recurrent import convert_recurrent
 from nettrim.importers.onnx_resize import convert_resize
 from nettrim.importers.onnx_selection import convert_gather, convert_pad, convert_slice, convert_split
 from nettrim.importers.onnx_shapes import (
@@ -59,11 +60,13 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "Gelu": convert_gelu,
     "Gather": convert_gather,
     "Gemm": convert_gemm,
+    "GRU": convert_recurrent,
     "GlobalAveragePool": convert_global_pool,
     "GlobalMaxPool": convert_global_pool,
     "HardSigmoid": convert_hard_sigmoid,
     "HardSwish": convert_function,
     "Identity": convert_identity,
+    "LSTM": convert_recurrent,
     "LayerNormalization": convert_layer_normalization,
     "LeakyRelu": convert_leaky_relu,
     "LogSoftmax": convert_softmax,
@@ -88,7 +91,7 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "Unsqueeze": convert_unsqueeze,
     "Upsample": convert_resize,
 }
-MANY_OUTPUTS = frozenset({"Split"})
+MANY_OUTPUTS = frozenset({"Split", "GRU", "LSTM"})
 
 
 def import_onnx(data: bytes, source: str, name: str, input_shape: tuple[int, ...] | None = None) -> ImportedModel:
@@ -184,8 +187,10 @@ def _convert_node(node: Node, conversion: Conversion, opsets: Sequence[onnx.Oper
         inputs = [conversion.constants[name] if name else None for name in node.inputs]
         conversion.constants[node.outputs[0]] = fold_node(node, inputs, opsets)
     elif node.op_type == "Shape":
-        shape = shape_placeholder(conversion.value(node).shape)
-        conversion.constants[node.outputs[0]] = fold_node(node, [shape], opsets)
+        value = conversion.value_of_any_order(node)
+        shaped = value if value.batch else conversion.value(node)  # with the padding that waits for a convolution
+        placeholder = shape_placeholder(shaped.shape, shaped.batch)
+        conversion.constants[node.outputs[0]] = fold_node(node, [placeholder], opsets)
     elif node.op_type not in CONVERTERS:
         refuse(node, "")
     else:
@@ -204,6 +209,10 @@ def _add_output(conversion: Conversion, name: str, node: Node) -> tuple[str, tup
     is_image = value is not None and len(value.shape) == 3 and is_straight(value.positions.transpose(1, 2, 0))
     if value is None or (builder.producer(value.tensor) is None and (is_image or is_straight(value.positions))):
         raise ModelFileError(f"{source}: output {name!r} is computed by no operator, expected a network")
+    if value.batch:
+        raise UnsupportedOperatorError(
+            f"{source}: output {name!r} has the batch at axis {value.batch}, expected the batch axis to stay first"
+        )
     if is_image and not is_straight(value.positions):
         channels, height, width = value.shape
         tensor = builder.reshape(value.tensor, (height, width, channels))

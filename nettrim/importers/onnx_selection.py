@@ -59,7 +59,8 @@ def convert_split(node: Node, conversion: Conversion) -> None:
 def convert_gather(node: Node, conversion: Conversion) -> None:
     """Gather of constant places along an axis after the batch: one, evenly spaced ones, or all in another order."""
     indices = conversion.constant(node, 1, "indices")
-    value = conversion.value(node)
+    value = conversion.value_of_any_order(node)
+    value = value if value.batch else conversion.value(node)
     axis = _axis(node, value, node.integer("axis", 0))
     size = value.shape[axis]
     places = [place + size if place < 0 else place for place in _integers(node, indices)]
@@ -73,9 +74,12 @@ def convert_gather(node: Node, conversion: Conversion) -> None:
         _keep(node, conversion, value, [kept if i == axis else range(n) for i, n in enumerate(value.shape)])
     else:
         refuse(node, f"places {places} along axis {axis + 1}, expected one, evenly spaced ones, or all of {size}")
+    gathered = conversion.value_of_any_order(replace(node, inputs=node.outputs))
     if indices.ndim == 0:
-        gathered = conversion.value(replace(node, inputs=node.outputs))
-        conversion.put_view(node, gathered, gathered.positions.squeeze(axis))
+        batch = value.batch - (axis < value.batch)
+        conversion.put_view(node, replace(gathered, batch=batch), gathered.positions.squeeze(axis))
+    elif value.batch:
+        conversion.put_view(node, replace(gathered, batch=value.batch), gathered.positions)
 
 
 def convert_pad(node: Node, conversion: Conversion) -> None:
@@ -99,6 +103,12 @@ def _keep(node: Node, conversion: Conversion, value: Value, ranges: Sequence[ran
         conversion.put_view(node, value, value.positions)
         return
     builder, order = conversion.builder, natural_order(value.positions)
+    places = value.positions[np.ix_(*ranges)]
+    for number, part in enumerate(conversion.parts.get(value.tensor, ())):
+        size = builder.tensors[part].size
+        if np.array_equal(np.sort(places, axis=None), np.arange(number * size, (number + 1) * size)):
+            conversion.put(node, part, places - number * size)
+            return
     tensor = conversion.arrange(node, value, order)
     parts = [ranges[axis] for axis in order]
     earlier = builder.producer(tensor)
@@ -121,9 +131,9 @@ def _keep(node: Node, conversion: Conversion, value: Value, ranges: Sequence[ran
 def _axis(node: Node, value: Value, axis: int) -> int:
     """Return an axis of a node, not counting the batch."""
     rank = len(value.shape) + 1
-    if not -rank < axis < rank or axis % rank == 0:
+    if not -rank <= axis < rank or axis % rank == value.batch:
         refuse(node, f"axis {axis} of {('batch', *value.shape)}, expected one after the batch")
-    return axis % rank - 1
+    return axis % rank - (axis % rank > value.batch)
 
 
 def _read_slices(node: Node, conversion: Conversion, rank: int) -> dict[int, slice]:

@@ -1,5 +1,6 @@
 """ONNX nodes that only rearrange values: none of them leaves an operator behind."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,25 +23,27 @@ def convert_flatten(node: Node, conversion: Conversion) -> None:
 
 
 def convert_reshape(node: Node, conversion: Conversion) -> None:
-    """Reshape to a constant shape that keeps the batch axis first."""
+    """Reshape to a constant shape that keeps the batch axis, first as a rule."""
     target = [int(size) for size in np.ravel(conversion.constant(node, 1, "shape"))]
-    value = conversion.value(node)
-    shape = _resolve(node, value, target)
-    conversion.put_view(node, value, value.positions.reshape(shape))
+    value = _unpadded(node, conversion)
+    shape, batch = _resolve(node, value, target)
+    conversion.put_view(node, replace(value, batch=batch), value.positions.reshape(shape))
 
 
 def convert_squeeze(node: Node, conversion: Conversion) -> None:
     """Squeeze of named axes other than the batch."""
     axes = _read_axes(node, conversion)
-    value = conversion.value(node)
+    value = _unpadded(node, conversion)
     if axes is None:
         refuse(node, "it names no axes, so it would drop the batch axis of one sample; name them")
     rank = len(value.shape) + 1
     dropped = {axis % rank for axis in axes}
-    if 0 in dropped or any(axis >= rank or value.shape[axis - 1] != 1 for axis in dropped):
+    sizes = dict(enumerate((*value.shape[: value.batch], 0, *value.shape[value.batch :])))
+    if any(sizes[axis] != 1 for axis in dropped):
         refuse(node, f"axes {axes} of {('batch', *value.shape)}, expected axes of length one after the batch")
-    shape = [size for axis, size in enumerate(value.shape, start=1) if axis not in dropped]
-    conversion.put_view(node, value, value.positions.reshape(shape))
+    shape = [size for axis, size in sizes.items() if axis not in {*dropped, value.batch}]
+    moved = replace(value, batch=value.batch - sum(axis < value.batch for axis in dropped))
+    conversion.put_view(node, moved, value.positions.reshape(shape))
 
 
 def convert_unsqueeze(node: Node, conversion: Conversion) -> None:
@@ -57,17 +60,20 @@ def convert_unsqueeze(node: Node, conversion: Conversion) -> None:
 
 
 def convert_transpose(node: Node, conversion: Conversion) -> None:
-    """Transpose that leaves the batch axis first."""
-    perm = node.attributes.get("perm")
-    value = conversion.value(node)
-    if perm is None or sorted(perm) != list(range(len(value.shape) + 1)) or perm[0] != 0:
-        refuse(node, f"perm {perm} of {('batch', *value.shape)}, expected the batch axis to stay first")
-    conversion.put_view(node, value, value.positions.transpose([axis - 1 for axis in perm[1:]]))
+    """Transpose; the batch axis may move, for a recurrent node and back."""
+    value = _unpadded(node, conversion)
+    rank = len(value.shape) + 1
+    perm = node.attributes.get("perm", range(rank)[::-1])
+    if sorted(perm) != list(range(rank)):
+        refuse(node, f"perm {list(perm)}, expected each of {rank} axes once")
+    moved = replace(value, batch=list(perm).index(value.batch))
+    order = [axis - (axis > value.batch) for axis in perm if axis != value.batch]
+    conversion.put_view(node, moved, value.positions.transpose(order))
 
 
 def convert_identity(node: Node, conversion: Conversion) -> None:
     """Identity."""
-    value = conversion.value(node)
+    value = _unpadded(node, conversion)
     conversion.put_view(node, value, value.positions)
 
 
@@ -79,16 +85,26 @@ def convert_dropout(node: Node, conversion: Conversion) -> None:
     convert_identity(node, conversion)
 
 
-def _resolve(node: Node, value: Value, target: list[int]) -> list[int]:
-    source = (1, *value.shape)  # the batch counts as one
+def _unpadded(node: Node, conversion: Conversion) -> Value:
+    """Return the input, wherever its batch axis is; one that waits for padding has it in front."""
+    value = conversion.value_of_any_order(node)
+    return value if value.batch else conversion.value(node)
+
+
+def _resolve(node: Node, value: Value, target: list[int]) -> tuple[list[int], int]:
+    """Return the shape without the batch axis, and the place of that axis."""
+    before = int(np.prod(value.shape[: value.batch]))
+    source = (*value.shape[: value.batch], 1, *value.shape[value.batch :])  # the batch counts as one
     if not node.integer("allowzero", 0):
         target = [source[axis] if size == 0 and axis < len(source) else size for axis, size in enumerate(target)]
     known = int(np.prod([size for size in target if size != -1]))
     if target.count(-1) == 1 and known > 0:
         target = [value.positions.size // known if size == -1 else size for size in target]
-    if min(target, default=0) < 1 or int(np.prod(target)) != value.positions.size or target[0] != 1:
+    places = [place for place, size in enumerate(target) if size == 1 and int(np.prod(target[:place])) == before]
+    if min(target, default=0) < 1 or int(np.prod(target)) != value.positions.size or not places:
         refuse(node, f"shape {target} from {('batch', *value.shape)}, expected the batch axis to stay first")
-    return target[1:]
+    batch = value.batch if value.batch in places else places[0]
+    return target[:batch] + target[batch + 1 :], batch
 
 
 def _read_axes(node: Node, conversion: Conversion) -> list[int] | None:

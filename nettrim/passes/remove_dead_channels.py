@@ -75,7 +75,7 @@ def _remove_once(graph: Graph) -> Graph:
     for op in graph.ops:
         for name in op_inputs(op):
             needed[channels.numbers[name][_needs(graph, op, name, channels)]] = True
-        if not _is_shared(graph, op) and not _is_free(op):
+        if not _is_shared(graph, op) and not _is_free(graph, op):
             needed[channels.numbers[op.output]] = True
     for numbers in channels.numbers.values():
         needed[numbers[0]] |= not needed[numbers].any()
@@ -84,16 +84,18 @@ def _remove_once(graph: Graph) -> Graph:
     return _shrink(graph, channels, {name: needed[numbers] for name, numbers in channels.numbers.items()})
 
 
-def _is_free(op: Op) -> bool:
-    """Whether an operator's output channels can be chosen without its input's."""
-    return isinstance(op, Dense) or (isinstance(op, Conv2d) and op.groups == 1)
+def _is_free(graph: Graph, op: Op) -> bool:
+    """Whether an operator's output channels can be chosen without its input's, and without another layer's."""
+    is_mixing = isinstance(op, Dense) or (isinstance(op, Conv2d) and op.groups == 1)
+    return is_mixing and isinstance(op, Dense | Conv2d) and len(graph.sharing(op.weight)) == 1
 
 
 def _is_shared(graph: Graph, op: Op) -> bool:
     """Whether each channel of the output comes from one channel of each input, or of one input, alone."""
     if isinstance(op, Conv2d):
         channels = graph.tensors[op.input].shape[-1]
-        return op.groups == channels == graph.tensors[op.output].shape[-1] and op.groups > 1
+        by_channel = op.groups == channels == graph.tensors[op.output].shape[-1] and op.groups > 1
+        return by_channel and len(graph.sharing(op.weight)) == 1
     if isinstance(op, Reshape):
         before, after = graph.tensors[op.input].shape, graph.tensors[op.output].shape
         return after[-1] == before[-1] or len(after) == 1
@@ -157,7 +159,7 @@ def _zero(graph: Graph, name: str) -> int:
 
 def _is_constant(graph: Graph, op: Op, channels: _Channels) -> Array:
     """Return (n_channels,) bool of the output."""
-    if isinstance(op, Dense | Conv2d) and _is_free(op):
+    if isinstance(op, Dense | Conv2d) and _is_free(graph, op):
         moving: Array = np.any(_by_channel(graph, op, channels) & ~_foldable(op, channels), axis=1)
         return ~moving
     if not _is_shared(graph, op):
@@ -190,7 +192,7 @@ def _needs(graph: Graph, op: Op, name: str, channels: _Channels) -> Array:
     count = len(channels.numbers[name])
     if _is_shared(graph, op):
         return np.zeros(count, bool)
-    if isinstance(op, Dense | Conv2d) and _is_free(op):
+    if isinstance(op, Dense | Conv2d) and _is_free(graph, op):
         needs: Array = _by_channel(graph, op, channels).any(axis=0) & ~_foldable(op, channels)
         return needs
     return np.ones(count, bool)
@@ -225,7 +227,7 @@ def _shrink_layer(graph: Graph, op: Layer, channels: _Channels, needed: Mapping[
     rows, columns = needed[op.output], needed[op.input]
     weight, bias = graph.tensors[op.weight], graph.tensors[op.bias]
     values, offset = weight.values(), bias.values()
-    if _is_free(op):
+    if _is_free(graph, op):
         gone = ~columns
         by_channel = values.reshape(len(values), -1, len(columns))
         folded = (

@@ -162,8 +162,13 @@ class Graph:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The operators with weights, in execution order."""
-        return tuple(op for op in self.ops if isinstance(op, Dense | Conv2d))
+        """The operators with weights, in execution order; of those that share theirs the first."""
+        found = {op.weight: op for op in reversed(self.ops) if isinstance(op, Dense | Conv2d)}
+        return tuple(op for op in self.ops if isinstance(op, Dense | Conv2d) and found[op.weight] is op)
+
+    def sharing(self, weight: str) -> tuple[Layer, ...]:
+        """Return the operators that read a weight: as many as steps of a recurrent layer, else one."""
+        return tuple(op for op in self.ops if isinstance(op, Dense | Conv2d) and op.weight == weight)
 
     @property
     def is_quantized(self) -> bool:
@@ -226,10 +231,10 @@ def infer_shape(op: Op, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
             assert_never(op)
 
 
-def layer_macs(op: Layer, tensors: Mapping[str, Tensor]) -> int:
-    """Return the multiply-accumulates of one run of a layer, zeros included."""
-    positions = tensors[op.output].size // tensors[op.weight].shape[0]
-    return positions * tensors[op.weight].size
+def layer_macs(graph: Graph, op: Layer) -> int:
+    """Return the multiply-accumulates that a layer's weights take in one run, zeros included."""
+    weight = graph.tensors[op.weight]
+    return sum(graph.tensors[each.output].size for each in graph.sharing(op.weight)) * weight.size // weight.shape[0]
 
 
 def _conv_shape(op: Conv2d, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:

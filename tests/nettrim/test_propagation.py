@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nettrim.propagation import Propagation, logits_tensor, propagate
 from nettrim_runtime.engine import prepare
 from nettrim_runtime.graph import Array, Graph
+from nettrim_runtime.ops import Function
 from tests.graphs import (
     GraphBuilder,
     quantized,
@@ -169,3 +170,22 @@ def test_many_roots_in_a_row_leave_no_bound_and_no_number_out_of_range(rng: np.r
     (found,) = propagate(graph, quantized(graph, rng), [random_inputs(graph, rng, 4)])
     assert found.relative_bound == np.inf
     assert found.kept == 0
+
+
+def test_bounds_of_long_products_end_at_infinity_and_those_of_a_sigmoid_at_its_span(rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (6,))
+    builder.dense(6)
+    builder.function(Function.TANH)
+    for _ in range(12):
+        builder.mul(builder.output)
+    squares = builder.dense(6)
+    gate = builder.function(Function.SIGMOID)
+    builder.dense(3)
+    graph = builder.build()
+    other, samples = altered(graph, rng, 0.3), random_inputs(graph, rng, 20)
+    (found,) = propagate(graph, other, [samples])
+    gain = found.operator_norms[graph.layers[-1].name]
+    assert np.isinf(found.bounds[next(layer.name for layer in graph.layers if layer.output == squares)]).any()
+    assert np.all(np.isfinite(found.deviation))
+    assert np.all(found.bounds[graph.layers[-1].name] <= gain * np.sqrt(graph.tensors[gate].size) * 1.5 + 10)
+    assert_no_violation(graph, other, samples, found)
