@@ -107,7 +107,7 @@ def compare(subject: Subject) -> Comparison:
     outputs = run_graph(graph, integers).reshape(len(x), -1)
     given = _as_given(subject, graph, integers)
     reference, default = (
-        _as_int8(run_litert(content, given, kernels), graph).reshape(outputs.shape)
+        run_litert(content, given, kernels, graph.outputs[0]).reshape(outputs.shape)
         for kernels in (REFERENCE_KERNELS, DEFAULT_KERNELS)
     )
     in_c = run_c(graph, integers).reshape(outputs.shape)
@@ -147,19 +147,25 @@ def float_error(subject: Subject, outputs: Array) -> float | None:
     return float(difference.max() / np.abs(expected).max())
 
 
-def run_litert(content: bytes, samples: Array, kernels: str) -> Array:
-    """Return LiteRT's outputs, sample by sample: some files fix the batch size."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: PLC0415
+def run_litert(content: bytes, samples: Array, kernels: str, output: str | None = None) -> Array:
+    """Return LiteRT's outputs, sample by sample: some files fix the batch size.
 
-    resolver = OpResolverType[kernels]
-    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=resolver, num_threads=1)
+    Parameters
+    ----------
+    output : str or None
+        The tensor to return: the last of integers in a file that ends in floats; None for the file's output.
+    """
+    interpreter = _interpreter(content, kernels)
+    entry, last = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    wanted = {tensor["name"]: tensor["index"] for tensor in interpreter.get_tensor_details()}.get(output, last)
+    if wanted != last:
+        interpreter = _interpreter(content, kernels, keeps_all=True)
     interpreter.allocate_tensors()
-    entry, output = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
     results = []
     for sample in samples:
         interpreter.set_tensor(entry, sample[np.newaxis])
         interpreter.invoke()
-        results.append(interpreter.get_tensor(output)[0].copy())
+        results.append(interpreter.get_tensor(wanted)[0].copy())
     return np.stack(results)
 
 
@@ -198,6 +204,17 @@ def figures(found: Sequence[Comparison], n_refused: int) -> dict[str, Figure]:
             None if accuracy is None else 100 * accuracy, "%", "higher", ACCURACY_GOALS[name]
         )
     return result
+
+
+def _interpreter(content: bytes, kernels: str, *, keeps_all: bool = False) -> Any:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: PLC0415
+
+    return Interpreter(
+        model_content=content,
+        experimental_op_resolver_type=OpResolverType[kernels],
+        num_threads=1,
+        experimental_preserve_all_tensors=keeps_all,
+    )
 
 
 def _first_reason(error: UnsupportedOperatorError) -> str:
@@ -240,11 +257,6 @@ def _as_given(subject: Subject, graph: Graph, integers: Array) -> Array:
 
     entry = Interpreter(model_path=str(subject.path)).get_input_details()[0]
     return shaped if entry["dtype"] is np.int8 else graph.quantization(graph.inputs[0]).dequantize(shaped)
-
-
-def _as_int8(outputs: Array, graph: Graph) -> Array:
-    """Return a file's outputs as int8, of one that ends in floats by the scale of its last integers."""
-    return outputs if outputs.dtype == np.int8 else graph.quantization(graph.outputs[0]).quantize(outputs)
 
 
 def _accuracy(outputs: Array, labels: Array | None) -> float | None:
