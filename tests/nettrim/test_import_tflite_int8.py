@@ -11,10 +11,12 @@ import pytest
 from ai_edge_litert import schema_py_generated as published
 
 from nettrim.importers import ImportedModel, load_model
+from nettrim_exporters.c_header import render_c_header
 from nettrim_exporters.tflite import render_tflite
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.fixed_point import exact_multiplier
 from nettrim_runtime.graph import Graph
+from tests.c_model import compile_c, run_c, write_sources
 from tests.exporters.test_tflite import SINGLE
 from tests.graphs import GraphBuilder, quantized, random_branches, random_cnn, random_inputs, random_mlp, widened
 from tests.nettrim.test_import_tflite import PADDED_MAX_POOL
@@ -23,6 +25,7 @@ from tests.shared_data import shared_data
 
 Array = npt.NDArray[Any]
 
+REAL_MODELS = ("hello_world_int8.tflite", "mlperf_ad_int8.tflite", "mlperf_ic_int8.tflite", "mlperf_kws_int8.tflite")
 N_SAMPLES = 200
 TANH_BORDER_SCALE = float(np.arctanh(10.5 / 128) / 7)  # the seventh input becomes 10.5 steps of 1/128
 
@@ -41,9 +44,7 @@ def assert_bits_of_litert(path: Path, n_samples: int = N_SAMPLES) -> ImportedMod
     return model
 
 
-@pytest.mark.parametrize(
-    "name", ["hello_world_int8.tflite", "mlperf_ad_int8.tflite", "mlperf_ic_int8.tflite", "mlperf_kws_int8.tflite"]
-)
+@pytest.mark.parametrize("name", REAL_MODELS)
 def test_real_models_give_the_bits_of_the_reference_kernels(name: str) -> None:
     model = assert_bits_of_litert(shared_data(f"models/{name}"), 100)
     assert [op.name for op in model.graph.layers] == [op.name for op in integers(model).layers]
@@ -67,6 +68,18 @@ def test_real_models_keep_every_answer_on_real_samples(name: str, data: str, rig
     outputs = run_graph(graph, samples)
     np.testing.assert_array_equal(outputs, run_litert(path.read_bytes(), samples))
     assert (outputs.argmax(axis=1) == y).sum() == right
+
+
+@pytest.mark.slow
+def test_real_models_in_c_give_the_bits_of_the_reference_kernels(tmp_path: Path) -> None:
+    paths = {Path(name).stem: shared_data(f"models/{name}") for name in REAL_MODELS}
+    graphs = {name: integers(load_model(path)) for name, path in paths.items()}
+    source = write_sources({name: render_c_header(graph, name) for name, graph in graphs.items()}, tmp_path)
+    binary = compile_c(source, tmp_path / "models")
+    for index, (name, graph) in enumerate(graphs.items()):
+        samples = random_inputs(graph, np.random.default_rng(10), 50)
+        expected = run_litert(paths[name].read_bytes(), samples).reshape(50, -1)
+        np.testing.assert_array_equal(run_c(binary, index, samples, expected.shape[1]), expected, err_msg=name)
 
 
 @pytest.mark.parametrize(("operators", "shape"), [case for case in SINGLE if case.id != PADDED_MAX_POOL])
