@@ -20,7 +20,7 @@ from tests.c_model import compile_c, run_c, write_sources
 from tests.exporters.test_tflite import SINGLE
 from tests.graphs import GraphBuilder, quantized, random_branches, random_cnn, random_inputs, random_mlp, widened
 from tests.nettrim.test_import_tflite import PADDED_MAX_POOL
-from tests.nettrim.tflite_models import RELU, FileWriter, run_litert, write_file
+from tests.nettrim.tflite_models import RELU, FileWriter, rescaled_file, run_litert, write_file
 from tests.shared_data import shared_data
 
 Array = npt.NDArray[Any]
@@ -68,6 +68,14 @@ def test_real_models_keep_every_answer_on_real_samples(name: str, data: str, rig
     outputs = run_graph(graph, samples)
     np.testing.assert_array_equal(outputs, run_litert(path.read_bytes(), samples))
     assert (outputs.argmax(axis=1) == y).sum() == right
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL_MODELS)
+def test_real_models_of_other_scales_give_the_bits_of_the_reference_kernels(tmp_path: Path, name: str) -> None:
+    rng, content = np.random.default_rng(11), shared_data(f"models/{name}").read_bytes()
+    for _ in range(8):
+        assert_bits_of_litert(write_file(tmp_path, rescaled_file(content, rng)), 8)
 
 
 @pytest.mark.slow

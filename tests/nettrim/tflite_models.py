@@ -22,6 +22,8 @@ TYPES = {
     "int32": published.TensorType.INT32,
     "int64": published.TensorType.INT64,
 }
+CARRIERS = {1, 17, 22}  # schema.fbs, enum BuiltinOperator: AVERAGE_POOL_2D, MAX_POOL_2D, RESHAPE
+LAYERS, SOFTMAX = {3, 4, 9}, 25  # CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED
 NONE, RELU = published.ActivationFunctionType.NONE, published.ActivationFunctionType.RELU
 
 
@@ -102,6 +104,37 @@ def run_litert(content: bytes, samples: Array, resolver: OpResolverType = REFERE
         interpreter.invoke()
         results.append(interpreter.get_tensor(output)[0].copy())
     return np.stack(results)
+
+
+def rescaled_file(content: bytes, rng: np.random.Generator) -> bytes:
+    """Return a file with other scales and zero points that still fit together."""
+    model = published.ModelT.InitFromPackedBuf(content, 0)
+    tensors, operators = model.subgraphs[0].tensors, model.subgraphs[0].operators
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    family, fixed = {index: index for index in range(len(tensors))}, set()
+    for operator in operators:
+        if codes[operator.opcodeIndex] in CARRIERS:
+            family[operator.outputs[0]] = family[operator.inputs[0]]
+        if codes[operator.opcodeIndex] == SOFTMAX:
+            fixed.add(operator.outputs[0])
+    chosen: dict[int, tuple[Array, Array]] = {}
+    for index, tensor in enumerate(tensors):
+        if (
+            tensor.type == published.TensorType.INT8
+            and model.buffers[tensor.buffer].data is None
+            and index not in fixed
+        ):
+            scale = (tensor.quantization.scale * rng.uniform(0.3, 2.5)).astype(np.float32)
+            found = chosen.setdefault(family[index], (scale, rng.integers(-128, 128, 1)))
+            tensor.quantization.scale, tensor.quantization.zeroPoint = found
+    for operator in operators:
+        if codes[operator.opcodeIndex] in LAYERS:
+            entry, weight, bias = (tensors[index].quantization for index in operator.inputs)
+            weight.scale = (weight.scale * rng.uniform(0.5, 2.0, weight.scale.shape)).astype(np.float32)
+            bias.scale = entry.scale * weight.scale
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 def write_file(folder: Path, content: bytes) -> Path:
