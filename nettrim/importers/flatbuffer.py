@@ -125,10 +125,6 @@ class Table:
             raise ModelFileError(f"{self.buffer.source}: {title} has {count} entries, expected at most {most}")
         return np.frombuffer(self.buffer.data, little, count, target + OFFSET_BYTES)
 
-    def has(self, field: Field) -> bool:
-        """Whether a field is stored."""
-        return self._place(field, 1) is not None
-
     def text(self, field: Field) -> str:
         """Return a string field; what is not UTF-8 is replaced, what is very long cut off."""
         data = self.numbers(field, np.uint8, "name", len(self.buffer.data))

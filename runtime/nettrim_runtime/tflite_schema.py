@@ -29,7 +29,6 @@ class BuiltinOperator(enum.IntEnum):  # schema.fbs: enum BuiltinOperator
     CONCATENATION = 2
     CONV_2D = 3
     DEPTHWISE_CONV_2D = 4
-    DEQUANTIZE = 6
     FULLY_CONNECTED = 9
     LOGISTIC = 14
     MAX_POOL_2D = 17
@@ -44,18 +43,15 @@ class BuiltinOperator(enum.IntEnum):  # schema.fbs: enum BuiltinOperator
     TRANSPOSE = 39
     MEAN = 40
     SUB = 41
-    SQUEEZE = 43
     STRIDED_SLICE = 45
     LOG_SOFTMAX = 50
     PRELU = 54
     PADV2 = 60
-    EXPAND_DIMS = 70
     RSQRT = 76
     RESIZE_NEAREST_NEIGHBOR = 97
     LEAKY_RELU = 98
     QUANTIZE = 114
     HARD_SWISH = 117
-    DENSIFY = 124
     GELU = 150
 
 
