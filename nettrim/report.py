@@ -260,8 +260,7 @@ COLUMNS = (
 
 
 def _accuracy_line(report: dict[str, Any]) -> str:
-    original = "the floats that the file's integers stand for" if report["goal"]["as_in_file"] else "the original"
-    accuracy, line = report["accuracy"], _agreement_line(report["agreement"], original)
+    accuracy, line = report["accuracy"], _agreement_line(report["agreement"], as_in_file=report["goal"]["as_in_file"])
     if accuracy["original"] is None:
         return line
     return (
@@ -277,18 +276,19 @@ def _sparse_tflite_line(found: dict[str, Any]) -> str:
     )
 
 
-def _agreement_line(agreement: dict[str, Any], original: str) -> str:
+def _agreement_line(agreement: dict[str, Any], *, as_in_file: bool) -> str:
     if agreement["deployed"] is None:
         return (
             f"output error on {agreement['samples']} held-out samples: {agreement['relative_output_error']:.2%} of the "
             f"output's norm (95 % of the samples: below {agreement['relative_output_error_quantile']:.2%})"
         )
+    original = "the floats that the file's integers stand for" if as_in_file else "the original"
     line = (
         f"agreement with {original} on {agreement['samples']} held-out samples: {agreement['deployed']:.2%} "
         f"(at least {agreement['deployed_lower']:.2%} with 95 % confidence)"
     )
-    if agreement["kept_by_proof"] is None:
-        return line
+    if agreement["kept_by_proof"] is None or as_in_file:
+        return line  # nothing was pruned that a proof could speak of
     proven = f"{agreement['kept_by_proof']} of {agreement['proof_samples']}"
     return f"{line}\nclass kept by proof on {proven} held-out samples (the pruned network, before int8)"
 

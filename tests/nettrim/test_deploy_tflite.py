@@ -28,12 +28,19 @@ def int8_network(folder: Path) -> tuple[Path, Graph]:
     return path, graph
 
 
-def test_a_quantised_file_is_deployed_as_it_is(deploy: Deploy, tmp_path: Path) -> None:  # noqa: F811
+def test_a_quantised_file_is_deployed_as_it_is(
+    deploy: Deploy,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     path, graph = int8_network(tmp_path)
     assert deploy("--target", "host", path) == 0
     report = json.loads((tmp_path / "net-host" / "report.json").read_text())
     assert report["goal"]["as_in_file"]
     assert any("deployed as it is" in note for note in report["model"]["notes"])
+    said = capsys.readouterr().out
+    assert "agreement with the floats that the file's integers stand for" in said
+    assert "by proof" not in said
     assert {layer["status"] for layer in report["layers"]} == {"as in the file"}
     samples = random_inputs(graph, np.random.default_rng(1), 50)
     expected = run_litert(path.read_bytes(), samples)
