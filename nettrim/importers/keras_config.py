@@ -29,6 +29,8 @@ class KerasLayer:
         For each time that the layer is applied: what it is applied to; nothing stands for the network's input.
     weights : tuple of Array
         In Keras's order.
+    numbers : Mapping of int to float
+        What is combined with tensors in the first call, by its position among the arguments.
     """
 
     kind: str
@@ -36,6 +38,7 @@ class KerasLayer:
     config: Mapping[str, Any]
     calls: tuple[tuple[Source, ...], ...]
     weights: tuple[Array, ...]
+    numbers: Mapping[int, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +114,15 @@ def _read_part(content: Entry, weights: Weights, prefix: str, feeds: tuple[Sourc
             layers += inner.layers
             aliases[layer_name(entry)] = inner.outputs[0]
         else:
-            layers.append(
-                KerasLayer(_kind(entry), prefix + layer_name(entry), entry["config"], applied, weights.of(entry))
-            )
+            layers.append(_read_layer(entry, prefix, applied, weights))
     return _Part(
         tuple(layers), *(tuple(_resolve(port, prefix, aliases) for port in ports) for ports in (inputs, outputs))
     )
+
+
+def _read_layer(entry: Entry, prefix: str, calls: tuple[tuple[Source, ...], ...], weights: Weights) -> KerasLayer:
+    name = prefix + layer_name(entry)
+    return KerasLayer(_kind(entry), name, entry["config"], calls, weights.of(entry), _read_numbers(entry))
 
 
 def _read_inner(entry: Entry, weights: Weights, prefix: str, calls: tuple[tuple[Source, ...], ...]) -> _Part:
@@ -155,6 +161,21 @@ def _chained(entries: list[Entry]) -> list[tuple[tuple[Source, ...], ...]]:
 
 def _read_calls(entry: Entry) -> tuple[tuple[Source, ...], ...]:
     return tuple(tuple(_find_sources(node)) for node in entry["inbound_nodes"]) or ((),)
+
+
+def _read_numbers(entry: Entry) -> dict[int, float]:
+    """Return the numbers among the arguments of a layer's first call: Keras 3's args, or Keras 2's y of `x + y`."""
+    call = next(iter(entry.get("inbound_nodes") or ()), None)
+    if isinstance(call, dict):
+        arguments = call["args"]
+    else:  # a list of tensors, or the one tensor that `x + y` begins with
+        first = call[0] if call and isinstance(call[0], list) else call
+        arguments = [None, first[3].get("y")] if first and len(first) > 3 else []
+    return {
+        index: float(part)
+        for index, part in enumerate(arguments)
+        if isinstance(part, int | float) and not isinstance(part, bool)
+    }
 
 
 def _find_sources(node: Any) -> Iterator[Source]:

@@ -7,6 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.importers.keras_activations import add_activation
+from nettrim.importers.keras_arithmetic import (
+    PAIRS,
+    convert_normalization,
+    convert_pair,
+    convert_prelu,
+    convert_rescaling,
+    convert_tensorflow_call,
+)
 from nettrim.importers.keras_config import KerasLayer
 from nettrim.importers.keras_network import Converter, Network, RefusedLayerError, Value
 
@@ -85,26 +93,13 @@ def convert_batch_normalization(layer: KerasLayer, network: Network, inputs: Inp
     return Value(output, value.rank, source.is_channels_first)
 
 
-def convert_rescaling(layer: KerasLayer, network: Network, inputs: Inputs) -> Value:
-    """Append a Rescaling of the network's input, as a batch normalisation without statistics."""
-    value = inputs[0]
-    if value.n_channels is None or value.rank != 3:
-        raise RefusedLayerError("expected right behind the input of images")
-    shape = (value.n_channels,)
-    parts = [np.broadcast_to(np.float32(layer.config.get(name) or 0), shape) for name in ("scale", "offset")]
-    parts += [np.zeros(shape, np.float32), np.ones(shape, np.float32)]
-    constants = [network.constant(f"{layer.name}.part", part) for part in parts]
-    image = network.channels_first(value)
-    return _image(network.add("BatchNormalization", layer.name, image.name, *constants, epsilon=0.0))
-
-
 def convert_activation(layer: KerasLayer, network: Network, inputs: Inputs) -> Value:
     """Append the function that an Activation names."""
     return _add_own_activation(layer, network, inputs[0])
 
 
-def convert_relu(layer: KerasLayer, network: Network, inputs: Inputs) -> Value:
-    """Append a ReLU, LeakyReLU, ELU or Softmax, which are layers with settings."""
+def convert_function(layer: KerasLayer, network: Network, inputs: Inputs) -> Value:
+    """Append a layer that is a function with settings, such as LeakyReLU, or an operator that is one."""
     return add_activation(layer.name, layer.kind, layer.config, network, inputs[0])
 
 
@@ -147,20 +142,6 @@ def convert_zero_padding(layer: KerasLayer, network: Network, inputs: Inputs) ->
     (top, bottom), (left, right) = layer.config["padding"]
     pads = network.constant(f"{layer.name}.pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
     return _image(network.add("Pad", layer.name, network.channels_first(inputs[0]).name, pads))
-
-
-def convert_merge(layer: KerasLayer, network: Network, inputs: Inputs) -> Value:
-    """Append an Add, Subtract, Multiply, Maximum or Minimum of tensors of one shape."""
-    op_types = {"Add": "Add", "Subtract": "Sub", "Multiply": "Mul", "Maximum": "Max", "Minimum": "Min"}
-    return _add_merge(op_types[layer.kind], layer, network, inputs)
-
-
-def convert_tensorflow_call(layer: KerasLayer, network: Network, inputs: Inputs) -> Value:
-    """Append `a + b` that a model was written with: the file names the function, nothing is called."""
-    function = layer.config.get("function")
-    if function not in {"__operators__.add", "math.add"} or len(inputs) != 2:
-        raise RefusedLayerError(f"it calls {function}, expected the sum of two tensors")
-    return _add_merge("Add", layer, network, inputs)
 
 
 def convert_concatenate(layer: KerasLayer, network: Network, inputs: Inputs) -> Value:
@@ -235,17 +216,6 @@ def _add_pool(op_type: str, layer: KerasLayer, network: Network, inputs: Inputs)
     return _image(output)
 
 
-def _add_merge(op_type: str, layer: KerasLayer, network: Network, inputs: Inputs) -> Value:
-    first = inputs[0]
-    if any(value.rank != first.rank for value in inputs) or len(inputs) < 2:
-        raise RefusedLayerError("expected two or more inputs of one shape")
-    order = network.channels_first if first.is_channels_first else network.channels_last
-    output = first.name
-    for value in inputs[1:]:
-        output = network.add(op_type, layer.name, output, order(value).name)
-    return Value(output, first.rank, first.is_channels_first)
-
-
 def _add_own_activation(layer: KerasLayer, network: Network, value: Value) -> Value:
     """Append the function in a layer's "activation", which Keras writes as a name or as an object."""
     function = layer.config.get("activation") or "linear"
@@ -283,8 +253,9 @@ CONVERTERS: Mapping[str, Converter] = {
     ),
     **dict.fromkeys(("AlphaDropout", "ActivityRegularization", "Identity", "RandomFlip"), convert_identity),
     **dict.fromkeys(("RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast"), convert_identity),
-    **dict.fromkeys(("Add", "Subtract", "Multiply", "Maximum", "Minimum"), convert_merge),
-    **dict.fromkeys(("ReLU", "LeakyReLU", "ELU", "Softmax"), convert_relu),
+    **dict.fromkeys(PAIRS, convert_pair),
+    **dict.fromkeys(("ReLU", "LeakyReLU", "ELU", "Softmax"), convert_function),
+    **dict.fromkeys(("Relu", "Relu6", "Sigmoid", "Tanh", "Silu"), convert_function),  # of keras.ops
     **dict.fromkeys(("GlobalAveragePooling2D", "GlobalMaxPooling2D"), convert_global_pool),
     "Activation": convert_activation,
     "AveragePooling2D": convert_average_pool,
@@ -295,6 +266,8 @@ CONVERTERS: Mapping[str, Converter] = {
     "DepthwiseConv2D": convert_depthwise_conv,
     "Flatten": convert_flatten,
     "MaxPooling2D": convert_max_pool,
+    "Normalization": convert_normalization,
+    "PReLU": convert_prelu,
     "Rescaling": convert_rescaling,
     "Reshape": convert_reshape,
     "SeparableConv2D": convert_separable_conv,

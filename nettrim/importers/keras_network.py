@@ -33,14 +33,11 @@ class Value:
         Without the batch axis.
     is_channels_first : bool
         The order of an image's axes.
-    n_channels : int or None
-        Of the network's input, where it is known.
     """
 
     name: str
     rank: int
     is_channels_first: bool = False
-    n_channels: int | None = None
 
 
 class RefusedLayerError(Exception):
@@ -123,7 +120,7 @@ def render_onnx(
             " for instance --input-shape 28,28,1"
         )
     network = Network(model.version)
-    values = _convert_layers(model, network, Value("input", len(shape), n_channels=shape[-1]), source, converters)
+    values = _convert_layers(model, network, Value("input", len(shape)), source, converters)
     output = network.channels_last(values[model.outputs[0]])
     network.nodes.append(onnx.helper.make_node("Identity", [output.name], ["output"], name="output"))
     infos = [_port("input", shape), _port("output", (None,) * output.rank)]

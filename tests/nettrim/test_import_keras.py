@@ -51,7 +51,7 @@ def run_tflite(path: Path, samples: Array) -> Array:
 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
-@pytest.mark.parametrize("stem", ["branches", "stack", "nested"])
+@pytest.mark.parametrize("stem", ["branches", "stack", "nested", "arithmetic"])
 def test_model_runs_as_in_keras(stem: str, suffix: str) -> None:
     model = load_model(MODELS / f"{stem}.{suffix}")
     with np.load(MODELS / "samples.npz") as samples:
@@ -184,10 +184,39 @@ def test_model_within_the_model_that_is_not_applied_once_is_refused(tmp_path: Pa
         load_model(write_h5(tmp_path / "m.h5", functional(inner), {"inner": {}}))
 
 
-def test_rescaling_behind_other_layers_is_refused(tmp_path: Path) -> None:
-    config = functional(entry("Flatten", "f", "in"), entry("Rescaling", "r", "f", scale=2.0))
-    with pytest.raises(UnsupportedOperatorError, match="expected right behind the input"):
-        load_model(write_h5(tmp_path / "m.h5", config))
+@pytest.mark.parametrize(
+    ("function", "y", "expected"),
+    [
+        ("__operators__.add", 3.0, lambda x: x + 3),
+        ("math.subtract", 3.0, lambda x: x - 3),
+        ("math.multiply", 0.5, lambda x: x * 0.5),
+        ("math.truediv", 2, lambda x: x / 2),
+        ("nn.relu6", None, lambda x: np.clip(x, 0, 6)),
+        ("math.multiply", ["in", 0, 0], lambda x: x * x),
+    ],
+)
+def test_functions_that_keras_2_wrote_down_are_computed(
+    tmp_path: Path, function: str, y: Any, expected: Callable[[Array], Array]
+) -> None:
+    call = {"class_name": "TFOpLambda", "name": "f", "config": {"name": "f", "function": function}}
+    call["inbound_nodes"] = [["in", 0, 0, {"y": y, "name": None}]]
+    model = load_model(write_h5(tmp_path / "m.h5", functional(call)))
+    samples = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    np.testing.assert_allclose(run(model, samples), expected(samples), atol=1e-6)  # one float32 operation
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (entry("PReLU", "x", "in"), "one slope a channel"),
+        (entry("Normalization", "x", "in", invert=True), "not inverted"),
+        (entry("Rescaling", "x", "in", scale=[[1.0]]), r"constants of shape \(1, 1\)"),
+        ({**entry("Add", "x"), "inbound_nodes": [{"args": [1.0, 2.0], "kwargs": {}}]}, "applied to nothing"),
+    ],
+)
+def test_arithmetic_with_other_settings_is_refused(tmp_path: Path, layer: dict[str, Any], expected: str) -> None:
+    with pytest.raises((UnsupportedOperatorError, ModelFileError), match=expected):
+        load_model(write_h5(tmp_path / "m.h5", functional(layer)))
 
 
 def test_weights_in_another_file_are_not_followed(tmp_path: Path) -> None:

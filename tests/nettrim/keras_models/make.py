@@ -66,6 +66,19 @@ def make_nested() -> keras.Model:
     return keras.Model(image, layers.Dense(4, activation="softmax")(x))
 
 
+def make_arithmetic() -> keras.Model:
+    """Operators between tensors and numbers, a gate a channel, constants a channel."""
+    image = keras.Input((5, 4, 3))
+    x = layers.Normalization()(image)
+    x = layers.Conv2D(4, 2)(layers.Rescaling(0.5, offset=0.25)(x))
+    x = layers.PReLU(shared_axes=[1, 2])(x)
+    gate = layers.Reshape((1, 1, 4))(layers.GlobalAveragePooling2D()(x))
+    x = layers.Multiply()([x, layers.Conv2D(4, 1, activation="sigmoid")(gate)])
+    x = x * keras.ops.relu6(x + 3.0) * (1 / 6)
+    x = layers.Conv2D(4, 1)(keras.ops.tanh(2 - x) - keras.ops.silu(x) / 3)
+    return keras.Model(image, layers.Flatten()(layers.Rescaling(2.0)(x)))
+
+
 def make_activations() -> keras.Model:
     """Every activation function, side by side."""
     features = keras.Input((9,))
@@ -105,14 +118,16 @@ def main() -> None:
     """Write the files."""
     keras.utils.set_random_seed(0)
     rng, arrays = np.random.default_rng(0), {}
-    makers = {"branches": make_branches, "stack": make_stack, "nested": make_nested, "activations": make_activations}
+    makers = {"branches": make_branches, "stack": make_stack, "nested": make_nested}
+    makers |= {"activations": make_activations, "arithmetic": make_arithmetic}
     for name, make in makers.items():
         model = make()
         randomise(model, rng)
         samples = rng.normal(size=(3, *model.input_shape[1:])).astype(np.float32)
-        arrays |= {f"{name}_inputs": samples, f"{name}_outputs": np.asarray(model(samples, training=False))}
         model.save(FOLDER / f"{name}.keras")
         model.save(FOLDER / f"{name}.h5")
+        loaded = keras.saving.load_model(FOLDER / f"{name}.keras")  # Normalization keeps its old statistics in memory
+        arrays |= {f"{name}_inputs": samples, f"{name}_outputs": np.asarray(loaded(samples, training=False))}
     np.savez(FOLDER / "samples.npz", **arrays)
 
 
