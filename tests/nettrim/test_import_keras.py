@@ -109,6 +109,18 @@ def write_h5(path: Path, config: Any, weights: dict[str, dict[str, Array]] | Non
     return path
 
 
+def write_keras(path: Path, config: Any) -> Path:
+    """Write a .keras archive without weights."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.create_group("layers")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", json.dumps(config))
+        archive.writestr("metadata.json", json.dumps({"keras_version": "3.15.1"}))
+        archive.writestr("model.weights.h5", buffer.getvalue())
+    return path
+
+
 def dense_model(path: Path) -> Path:
     weights = {"d": {"d/kernel:0": np.ones((4, 2), np.float32), "d/bias:0": np.zeros(2, np.float32)}}
     return write_h5(path, functional(entry("Dense", "d", "in", activation="relu")), weights)
@@ -123,6 +135,23 @@ def test_python_code_in_a_lambda_layer_is_refused_and_not_run(tmp_path: Path) ->
         load_model(write_h5(tmp_path / "m.h5", config))
     with pytest.raises(UnsupportedOperatorError, match=r"Lambda \('l'\): it is Python code"):
         load_model(write_h5(tmp_path / "m.h5", config), trust_pickle=True)
+    assert not marker.exists()
+
+
+def test_python_code_in_a_keras_archive_is_refused_and_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    code = marshal.dumps(compile(f"import os\nos.mkdir({str(marker)!r})", "net", "exec"))
+    function = {"class_name": "__lambda__", "config": {"code": base64.b64encode(code).decode()}}
+    own = {"module": "builtins", "class_name": "function", "config": "system", "registered_name": "os.system"}
+    config = functional(
+        entry("Lambda", "l", "in", function=function),
+        entry("Activation", "a", "l", activation=own),
+        {**entry("system", "s", "a"), "module": "os", "registered_name": "system"},
+    )
+    with pytest.raises(
+        UnsupportedOperatorError, match=r"Lambda \('l'\): it is Python code.*'system' is a function.*system"
+    ):
+        load_model(write_keras(tmp_path / "m.keras", config))
     assert not marker.exists()
 
 
@@ -300,16 +329,9 @@ def test_damaged_file_gives_a_model_or_a_clear_error(tmp_path: Path) -> None:
 
 def test_archive_without_weights_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(MODELS / "stack.keras") as archive:
-        config = archive.read("config.json")
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        file.create_group("layers")
-    with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
-        archive.writestr("config.json", config)
-        archive.writestr("metadata.json", json.dumps({"keras_version": "3.15.1"}))
-        archive.writestr("model.weights.h5", buffer.getvalue())
+        config = json.loads(archive.read("config.json"))
     with pytest.raises(UnsupportedOperatorError, match="has 0 weights, expected 1"):
-        load_model(tmp_path / "m.keras")
+        load_model(write_keras(tmp_path / "m.keras", config))
 
 
 def test_weights_alone_are_refused_with_what_to_save(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """TorchScript: traced and scripted modules, and programs that do more than compute."""
 
+import contextlib
 import io
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ from nettrim.importers import load_model
 from nettrim.importers.aten_operators import SCRIPT_HELPERS, TENSOR_OPERATORS
 from nettrim_runtime.errors import ModelFileError
 from tests.nettrim.onnx_models import op_names
-from tests.nettrim.torch_models import assert_runs_as_in_torch, make_cnn, rewrite
+from tests.nettrim.torch_models import Marker, assert_runs_as_in_torch, make_cnn, rewrite
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript itself is deprecated
 
@@ -28,6 +30,18 @@ class Writing(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         torch.ops.aten.save(x, self.path)
         return torch.relu(x)
+
+
+class Labelled(torch.nn.Module):
+    """Has an attribute that is called as torch's namespace of C++ classes is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = torch.nn.Linear(3, 2)
+        self.classes = ["cat", "dog"]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.fc(x))
 
 
 def trace(module: torch.nn.Module) -> Any:
@@ -92,6 +106,28 @@ def test_custom_class_in_a_pickle_is_refused(tmp_path: Path) -> None:
     rewrite(tmp_path / "model.pt", {"constants.pkl": b"\x80\x02c__torch__.torch.classes.any\nThing\n)\x81."})
     with pytest.raises(ModelFileError, match=r"names torch\.classes"):
         load_model(tmp_path / "model.pt", input_shape=(2, 8, 6))
+
+
+@pytest.mark.parametrize(
+    "name", ["data.pkl", "constants.pkl", "traced_inputs.pkl", "extra/more.pkl", "code/x.debug_pkl"]
+)
+def test_marker_in_a_pickle_of_torchscript_never_appears(tmp_path: Path, name: str) -> None:
+    path, marker = tmp_path / "model.pt", tmp_path / "marker"
+    torch.jit.save(trace(make_cnn()), path)
+    rewrite(path, {name: pickle.dumps(Marker(marker), protocol=2)})
+    with contextlib.suppress(ModelFileError):
+        load_model(path, input_shape=(2, 8, 6))
+    assert not marker.exists()
+
+
+def test_program_with_a_suspicious_word_is_opened_when_trusted_and_the_notes_say_so(tmp_path: Path) -> None:
+    module = Labelled().eval()
+    torch.jit.save(torch.jit.script(module), tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match="names classes"):
+        load_model(tmp_path / "model.pt", input_shape=(3,))
+    model = load_model(tmp_path / "model.pt", input_shape=(3,), trust_pickle=True)
+    assert_runs_as_in_torch(model, module)
+    assert "opened with --trust-pickle: the file may have run any code" in model.notes
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
