@@ -21,7 +21,7 @@ from nettrim_runtime.errors import ModelFileError
 WORD = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*")
 CUSTOM_CLASS = re.compile(rb"torch\s*\.\s*classes|torch\nclasses")  # C++ classes: what they do is not known
 FORBIDDEN_WORDS = frozenset({"__setstate__", "classes"})  # runs while the file is opened; as above
-NEEDED = re.compile(r"(data\.pkl|constants\.pkl|version|byteorder|(data|constants)/\w+|code/.+\.py)")
+NEEDED = re.compile(r"(data\.pkl|constants\.pkl|(\.data/)?version|byteorder|(data|constants)/\w+|code/.+\.py)")
 ITEM_BYTES = {  # of the storages' names in the pickle
     **dict.fromkeys(("DoubleStorage", "LongStorage"), 8),
     **dict.fromkeys(("FloatStorage", "IntStorage"), 4),

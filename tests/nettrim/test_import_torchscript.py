@@ -58,6 +58,12 @@ def test_torchscript_runs_as_in_torch(tmp_path: Path, compile_: Callable[[Any], 
     assert (model.format, model.input_layout) == ("TorchScript", "NCHW")
 
 
+def test_newer_operators_are_read_although_they_move_the_version_in_the_archive(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.GELU()).eval()
+    torch.jit.save(torch.jit.script(module), tmp_path / "model.pt")
+    assert_runs_as_in_torch(load_model(tmp_path / "model.pt", input_shape=(3,)), module)
+
+
 def test_program_that_writes_files_is_refused_unless_trusted(tmp_path: Path) -> None:
     written = tmp_path / "written"
     torch.jit.save(torch.jit.script(Writing(written)), tmp_path / "model.pt")
