@@ -1,5 +1,6 @@
 """What a model file becomes: a float Graph, and how users' arrays are laid out for it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,3 +36,8 @@ class ImportedModel:
     notes: tuple[str, ...]
     format: str
     quantized: Graph | None = None
+
+
+def transpose_note(names: Sequence[str]) -> str:
+    """Return the note that names the transposes no constant could take in."""
+    return f"transposes left: {len(names)}" + (f" ({', '.join(names)})" if names else "")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from nettrim.importers.imported_model import ImportedModel
+from nettrim.importers.imported_model import ImportedModel, transpose_note
 from nettrim.importers.onnx_concat import convert_concat
 from nettrim.importers.onnx_constants import FOLDABLE, all_constant, fold_node, read_initializers, shape_placeholder
 from nettrim.importers.onnx_conversion import Conversion, is_straight
@@ -131,7 +131,7 @@ def import_onnx(data: bytes, source: str, name: str, input_shape: tuple[int, ...
     graph = simplify(conversion.builder.build(name, (tensor,), (output_tensor,)))
     if network_input.layout == "flat":
         graph = _without_first_reshape(graph)
-    notes = (_origin_note(model), *_rewrite_notes(conversion), *output_note, _transpose_note(conversion))
+    notes = (_origin_note(model), *_rewrite_notes(conversion), *output_note, transpose_note(conversion.transposes))
     return ImportedModel(graph, network_input.layout, network_input.source_shape, notes, "ONNX")
 
 
@@ -244,8 +244,3 @@ def _origin_note(model: onnx.ModelProto) -> str:
 
 def _rewrite_notes(conversion: Conversion) -> tuple[str, ...]:
     return tuple(f"{rewrite}: {count}" for rewrite, count in sorted(conversion.rewrites.items()) if count)
-
-
-def _transpose_note(conversion: Conversion) -> str:
-    names = conversion.transposes
-    return f"transposes left: {len(names)}" + (f" ({', '.join(names)})" if names else "")

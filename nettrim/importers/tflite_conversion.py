@@ -18,7 +18,7 @@ from nettrim.importers.tflite_sparsity import MOST_VALUES
 from nettrim_runtime import tflite_schema as schema
 from nettrim_runtime.errors import ModelFileError
 from nettrim_runtime.graph import Quantization
-from nettrim_runtime.ops import NO_PADDING, Activation, ActivationFunction, Padding, Requantize
+from nettrim_runtime.ops import NO_PADDING, Activation, ActivationFunction, Pad, Padding, Requantize
 
 Array = npt.NDArray[Any]
 
@@ -91,6 +91,7 @@ class Conversion:
         self.objections: list[str] = []
         self.notes: list[str] = []
         self._values: dict[int, Value] = {}
+        self._padded: dict[Value, str] = {}
         self._constants: dict[int, Constant] = {}
         self._constant_values = 0
 
@@ -104,11 +105,20 @@ class Conversion:
         return operator.options
 
     def value(self, operator: FileOperator, place: int = 0) -> str:
-        """Return an input's tensor in the graph; refuse the operator when a PAD comes right before."""
+        """Return an input's tensor in the graph; zeros that no convolution takes in are written by a `Pad`."""
         value = self.padded_value(operator, place)
-        if value.padding != NO_PADDING:
-            refuse("a PAD comes before it, which only a convolution can take in")
-        return value.tensor
+        return value.tensor if value.padding == NO_PADDING else self.padded(value)
+
+    def padded(self, value: Value) -> str:
+        """Return the tensor of an image with the zeros around it."""
+        if value not in self._padded:
+            top, bottom, left, right = value.padding
+            name = f"{value.tensor}/padded"
+            names = (self.builder.op_name(name), value.tensor, self.builder.tensor_name(name))
+            self._padded[value] = self.builder.add(Pad(*names, (top, left, 0), (bottom, right, 0)))
+            if value.tensor in self.integers:
+                self.integers[self._padded[value]] = self.integers[value.tensor]
+        return self._padded[value]
 
     def padded_value(self, operator: FileOperator, place: int = 0) -> Value:
         """Return an input that a PAD may have padded."""

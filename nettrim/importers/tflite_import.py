@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from nettrim.importers.imported_model import ImportedModel, InputLayout
+from nettrim.importers.imported_model import ImportedModel, InputLayout, transpose_note
 from nettrim.importers.refusals import Refusal, refusal_message
 from nettrim.importers.tflite_conversion import Conversion, RefusedOperatorError, UnknownInputError, refuse
 from nettrim.importers.tflite_elementwise import convert_clamp, convert_pair
@@ -16,6 +16,7 @@ from nettrim.importers.tflite_functions import (
 )
 from nettrim.importers.tflite_integers import integer_graph
 from nettrim.importers.tflite_layers import convert_conv, convert_depthwise_conv, convert_fully_connected
+from nettrim.importers.tflite_moves import convert_mean, convert_resize_nearest, convert_slice, convert_transpose
 from nettrim.importers.tflite_shapes import (
     convert_concatenation,
     convert_densify,
@@ -24,9 +25,11 @@ from nettrim.importers.tflite_shapes import (
     convert_quantize,
     convert_reshape,
 )
-from nettrim.importers.tflite_windows import convert_mean, convert_pool
+from nettrim.importers.tflite_windows import convert_pool
 from nettrim.passes import simplify
 from nettrim_runtime.errors import GraphError, ModelFileError, UnsupportedOperatorError
+from nettrim_runtime.graph import Graph
+from nettrim_runtime.ops import Transpose
 
 CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "ADD": convert_pair,
@@ -54,10 +57,14 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "RELU_N1_TO_1": convert_clamp,
     "RESHAPE": convert_reshape,
     "RSQRT": convert_function,
+    "RESIZE_NEAREST_NEIGHBOR": convert_resize_nearest,
+    "SLICE": convert_slice,
     "SOFTMAX": convert_softmax,
     "SQUEEZE": convert_reshape,
+    "STRIDED_SLICE": convert_slice,
     "SUB": convert_pair,
     "TANH": convert_function,
+    "TRANSPOSE": convert_transpose,
 }
 INPUTS_THAT_COUNT = {"RESHAPE": 1}  # its shape may be computed from the batch size, by operators of no other use
 INPUT_TYPES = ("FLOAT32", "INT8", "UINT8")
@@ -97,9 +104,18 @@ def import_tflite(data: bytes, source: str, name: str, input_shape: tuple[int, .
         graph, integers = simplify(built), integer_graph(built, conversion)
     except GraphError as error:
         raise ModelFileError(f"{source}: the network does not fit together: {error}") from error
-    notes = (_origin_note(file), *conversion.notes, *([integers.note] if integers else []), "transposes left: 0")
+    notes = (
+        _origin_note(file),
+        *conversion.notes,
+        *([integers.note] if integers else []),
+        transpose_note(_transposes(graph)),
+    )
     layout: InputLayout = "NHWC" if len(shape) == 3 else "flat"
     return ImportedModel(graph, layout, shape, notes, "TensorFlow Lite", integers.graph if integers else None)
+
+
+def _transposes(graph: Graph) -> list[str]:
+    return [op.name for op in graph.ops if isinstance(op, Transpose)]
 
 
 def _needed_operators(file: FileGraph) -> list[FileOperator]:

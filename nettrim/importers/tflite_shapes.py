@@ -11,7 +11,7 @@ from nettrim.importers.tflite_conversion import Conversion, Value, fused_activat
 from nettrim.importers.tflite_file import FileOperator
 from nettrim.importers.tflite_windows import LARGEST_PADDING
 from nettrim_runtime import tflite_schema as schema
-from nettrim_runtime.ops import Concat, Padding
+from nettrim_runtime.ops import Concat, Pad, Padding
 
 Array = npt.NDArray[Any]
 
@@ -32,16 +32,18 @@ def convert_reshape(operator: FileOperator, conversion: Conversion) -> None:
 
 
 def convert_pad(operator: FileOperator, conversion: Conversion) -> None:
-    """PAD with zeros around the height and width of images, for the convolution that follows."""
+    """PAD with zeros; those around the height and width of images wait for the convolution that follows."""
     value = conversion.padded_value(operator)
-    conversion.image(value.tensor)
-    rows = conversion.sizes(operator, 1, "paddings")
-    if rows.shape != (4, 2):
-        refuse(f"paddings of shape {rows.shape}, expected (4, 2)")
-    sides = [int(side) for side in rows.reshape(-1)]
-    if any(sides[:2] + sides[6:]) or not 0 <= min(sides) <= max(sides) <= LARGEST_PADDING:
-        refuse(f"paddings {rows.tolist()}, expected 0 to {LARGEST_PADDING} rows and columns, and no channels")
-    added = Padding(*sides[2:6])
+    rows, rank = conversion.sizes(operator, 1, "paddings"), len(conversion.shape(value.tensor))
+    if rows.shape != (rank + 1, 2) or any(rows[0]) or not 0 <= rows.min() <= rows.max() <= LARGEST_PADDING:
+        refuse(f"paddings {rows.tolist()} of {rank} axes, expected 0 to {LARGEST_PADDING} behind the batch")
+    if rank != 3 or any(rows[3]):
+        tensor, builder = conversion.value(operator), conversion.builder
+        before, after = (tuple(int(side) for side in sides) for sides in rows[1:].T)
+        op = Pad(builder.op_name(operator.name), tensor, builder.tensor_name(operator.name), before, after)
+        conversion.put_carried(operator, (tensor,), builder.add(op))
+        return
+    added = Padding(*(int(side) for side in rows[1:3].reshape(-1)))
     if not _is_same_kind(operator, conversion):
         conversion.objections.append(f"PAD {operator.name!r} reads and writes different scales")
     total = Padding(*(before + after for before, after in zip(value.padding, added, strict=True)))

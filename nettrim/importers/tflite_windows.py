@@ -8,7 +8,6 @@ from nettrim_runtime.ops import NO_PADDING, UNIT, AveragePool2d, MaxPool2d, Padd
 
 LARGEST_STEP = 1 << 15  # of filters, strides and dilations: what 16-bit fields of boards' kernels hold
 LARGEST_PADDING = 1 << 10  # far above any filter, and a padded image still fits the memory
-IMAGE_AXES = (1, 2)  # height and width, behind the batch
 
 
 def convert_pool(operator: FileOperator, conversion: Conversion) -> None:
@@ -26,26 +25,6 @@ def convert_pool(operator: FileOperator, conversion: Conversion) -> None:
     pooled = builder.add(op)
     conversion.put_carried(operator, (image,), pooled)
     conversion.put(operator, conversion.activated(operator, pooled, activation))
-
-
-def convert_mean(operator: FileOperator, conversion: Conversion) -> None:
-    """MEAN over the height and width of images: an average pool over all of them."""
-    options = conversion.options(operator, schema.BuiltinOptions.REDUCER)
-    image = conversion.image(conversion.value(operator))
-    axes = conversion.sizes(operator, 1, "axes").reshape(-1)
-    rank = len(conversion.shape(image)) + 1
-    if tuple(sorted({int(axis) % rank for axis in axes})) != IMAGE_AXES:
-        refuse(f"a mean over the axes {axes.tolist()}, expected {list(IMAGE_AXES)}, the height and width of images")
-    height, width, n_channels = conversion.shape(image)
-    size, builder = Size2d(height, width), conversion.builder
-    op = AveragePool2d(builder.op_name(operator.name), image, builder.tensor_name(operator.name), size, size)
-    pooled = builder.add(op)
-    keeps_axes = options.integer(schema.ReducerOptions.KEEP_DIMS)
-    result = pooled if keeps_axes else builder.reshape(pooled, (n_channels,))
-    conversion.put(operator, pooled)
-    conversion.put(operator, result)
-    if image in conversion.integers:
-        conversion.objections.append(f"MEAN {operator.name!r} rounds integers otherwise than an average pool")
 
 
 def read_padding(

@@ -83,6 +83,8 @@ def _same_as_output(graph: Graph, op: Op) -> str | None:
             return op.input if op.activation is ActivationFunction.NONE else None
         case Requantize():
             return None if graph.is_quantized else op.input  # floats have one type
+        case Mean() if graph.is_quantized:
+            return None  # it may rescale
         case Pad() | Slice() | ResizeNearest() | Mean():
             return op.input if graph.tensors[op.input].shape == graph.tensors[op.output].shape else None
         case Transpose():

@@ -47,6 +47,8 @@ class BuiltinOperator(enum.IntEnum):  # schema.fbs: enum BuiltinOperator
     LOG_SOFTMAX = 50
     PRELU = 54
     PADV2 = 60
+    SLICE = 65
+    EXPAND_DIMS = 70
     RSQRT = 76
     RESIZE_NEAREST_NEIGHBOR = 97
     LEAKY_RELU = 98
@@ -267,8 +269,12 @@ class SqueezeOptions:  # schema.fbs: table SqueezeOptions
 class StridedSliceOptions:  # schema.fbs: table StridedSliceOptions
     BEGIN_MASK = Field(0, FieldType.INT32)
     END_MASK = Field(1, FieldType.INT32)
+    ELLIPSIS_MASK = Field(2, FieldType.INT32)
+    NEW_AXIS_MASK = Field(3, FieldType.INT32)
+    SHRINK_AXIS_MASK = Field(4, FieldType.INT32)
+    OFFSET = Field(5, FieldType.UINT8)
 
 
 class ResizeNearestNeighborOptions:  # schema.fbs: table ResizeNearestNeighborOptions
-    ALIGN_CORNERS = Field(0, FieldType.INT8)
-    HALF_PIXEL_CENTERS = Field(1, FieldType.INT8)
+    ALIGN_CORNERS = Field(0, FieldType.UINT8)
+    HALF_PIXEL_CENTERS = Field(1, FieldType.UINT8)

@@ -150,15 +150,39 @@ def test_padding_before_a_convolution_is_taken_in(tmp_path: Path, padding: int) 
     assert [type(op).__name__ for op in model.graph.ops] == ["Conv2d"]
 
 
-def test_padding_before_a_pool_is_refused(tmp_path: Path) -> None:
+def test_padding_before_a_pool_is_an_operator_of_its_own(tmp_path: Path) -> None:
     file = FileWriter()
     entry, padded, output = (file.activation((1, *shape)) for shape in ((8, 8, 2), (10, 10, 2), (5, 5, 2)))
     sides = file.constant(np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))
     file.add("PAD", (entry, sides), padded, published.PadOptionsT)
     sizes = {"strideW": 2, "strideH": 2, "filterWidth": 2, "filterHeight": 2, "padding": VALID}
     file.add("MAX_POOL_2D", (padded,), output, published.Pool2DOptionsT, **sizes)
-    with pytest.raises(UnsupportedOperatorError, match=r"MAX_POOL_2D \('t2'\): a PAD comes before it"):
-        load_model(write_file(tmp_path, file.content((entry,), (output,))))
+    model = assert_runs_as_in_litert(write_file(tmp_path, file.content((entry,), (output,))))
+    assert [type(op).__name__ for op in model.graph.ops] == ["Pad", "MaxPool2d"]
+
+
+@pytest.mark.parametrize("masks", [{}, {"beginMask": 2, "endMask": 4}, {"shrinkAxisMask": 2}, {"shrinkAxisMask": 12}])
+def test_a_strided_slice_may_leave_bounds_open_and_drop_axes(tmp_path: Path, masks: dict[str, int]) -> None:
+    file = FileWriter()
+    shrunk = masks.get("shrinkAxisMask", 0)
+    begin, end, stride = [0, 2, 1, -2], [1, 7, 5, 4], [1, 2, 3, 1]
+    shape = [3, 2, 2]
+    if masks.get("beginMask"):
+        shape = [4, 2, 2]
+    output = file.activation((1, *(size for axis, size in enumerate(shape, start=1) if not shrunk >> axis & 1)))
+    entry = file.activation((1, 8, 5, 4))
+    bounds = [file.constant(np.array(part, np.int32)) for part in (begin, end, stride)]
+    file.add("STRIDED_SLICE", (entry, *bounds), output, published.StridedSliceOptionsT, **masks)
+    assert_runs_as_in_litert(write_file(tmp_path, file.content((entry,), (output,))))
+
+
+def test_a_plain_slice(tmp_path: Path) -> None:
+    file = FileWriter()
+    entry, output = file.activation((1, 8, 5, 4)), file.activation((1, 3, 4, 4))
+    bounds = [file.constant(np.array(part, np.int32)) for part in ([0, 2, 1, 0], [1, 3, -1, 4])]
+    file.add("SLICE", (entry, *bounds), output, published.SliceOptionsT)
+    model = assert_runs_as_in_litert(write_file(tmp_path, file.content((entry,), (output,))))
+    assert [type(op).__name__ for op in model.graph.ops] == ["Slice"]
 
 
 @pytest.mark.parametrize("keeps_axes", [False, True])

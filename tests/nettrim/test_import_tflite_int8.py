@@ -234,14 +234,6 @@ def test_a_softmax_in_floats_behind_the_integers_is_left_out_and_named(tmp_path:
     assert any(note.startswith(f"{code} in floats behind the integers is left out") for note in model.notes)
 
 
-def mean_file() -> bytes:
-    file = FileWriter()
-    entry, output = file.activation((1, 4, 4, 3), **int8(0.05, 3)), file.activation((1, 3), **int8(0.05, 3))
-    axes = file.constant(np.array([1, 2], np.int32))
-    file.add("MEAN", (entry, axes), output, published.ReducerOptionsT, version=2)
-    return file.content((entry,), (output,))
-
-
 def reshaped_file() -> bytes:
     file = FileWriter()
     entry, output = file.activation((1, 4, 3), **int8(0.05, 3)), file.activation((1, 12), **int8(0.05, 4))
@@ -298,7 +290,6 @@ def constant_operand() -> bytes:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (mean_file, "MEAN 't1' rounds integers otherwise than an average pool"),
         (reshaped_file, "RESHAPE 't1' reads and writes different scales"),
         (same_reshaped_file, "RESHAPE 't1' reads and writes different scales"),
         (asymmetric_weights, "Dense .* is not int8 throughout"),
