@@ -4,14 +4,20 @@ Measured with the interpreter itself (tests/exporters/test_tflite_micro.py): ope
 the NumPy runtime.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from nettrim_runtime.graph import Graph
-from nettrim_runtime.ops import Activation, ActivationFunction, Concat, Dense, Function, Op, UnaryFunction
+from nettrim_runtime.ops import Activation, ActivationFunction, Concat, Dense, Function, Op, Transpose, UnaryFunction
 
 MOST_CONCATENATED = 10  # tensorflow/lite/micro/kernels/concatenation.cc: kMaxInputNum
-LACKING = "RELU_N1_TO_1 and GELU"
-ROUNDING = {Dense: "rounds twice: one step in about one output of 500"}
+MOST_TRANSPOSED = 5  # axes, the batch among them; tensorflow/lite/micro/kernels/transpose_common.cc
+ROUNDING: Mapping[type[Op], str] = {Dense: "rounds twice: one step in about one output of 500"}
+LACKING: Mapping[type[Op], str] = {
+    Activation: "equal bits; no clamp to -1..1 that stands alone",
+    UnaryFunction: "equal bits; no GELU",
+    Transpose: f"equal bits; at most {MOST_TRANSPOSED} axes with the batch",
+    Concat: f"equal bits; at most {MOST_CONCATENATED} inputs",
+}
 
 
 def micro_gaps(graph: Graph) -> tuple[str, ...]:
@@ -27,3 +33,5 @@ def _gaps(ops: Iterable[Op]) -> Iterable[str]:
             yield "GELU"
         if isinstance(op, Concat) and len(op.inputs) > MOST_CONCATENATED:
             yield f"a concatenation of {len(op.inputs)} inputs, more than {MOST_CONCATENATED}"
+        if isinstance(op, Transpose) and 1 + len(op.permutation) > MOST_TRANSPOSED:
+            yield f"a transpose of {1 + len(op.permutation)} axes, more than {MOST_TRANSPOSED}"
