@@ -261,8 +261,7 @@ def _joined_shape(op: Concat, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
 
 def _moved_shape(op: Move, source: Tensor) -> tuple[int, ...]:
     shape, rank = source.shape, len(source.shape)
-    most = LARGEST_RANK + isinstance(op, Transpose)
-    _require(rank <= most, op, f"an input of shape {shape}, expected at most {most} axes")
+    _require(rank <= LARGEST_RANK + isinstance(op, Transpose), op, f"an input of shape {shape}, expected fewer axes")
     match op:
         case Pad():
             sizes = (*op.before, *op.after)
@@ -287,10 +286,9 @@ def _moved_shape(op: Move, source: Tensor) -> tuple[int, ...]:
 
 
 def _mean_shape(op: Mean, shape: tuple[int, ...]) -> tuple[int, ...]:
-    sound = bool(op.axes) and list(op.axes) == sorted(set(op.axes) & set(range(len(shape))))
-    _require(sound, op, f"axes {op.axes} of {shape}, expected some of its axes in increasing order")
-    _require(len(shape) <= LARGEST_RANK, op, f"an input of shape {shape}, expected at most {LARGEST_RANK} axes")
-    _require(op.keep_dims or len(op.axes) < len(shape), op, f"a mean of all of {shape}, expected keep_dims")
+    in_order = list(op.axes) == sorted(set(op.axes) & set(range(len(shape))))
+    sound = 0 < len(op.axes) <= len(shape) - (not op.keep_dims) and len(shape) <= LARGEST_RANK and in_order
+    _require(sound, op, f"axes {op.axes} of {shape}, expected some in increasing order, all of them with keep_dims")
     count = math.prod(shape[axis] for axis in op.axes)
     _require(count <= LARGEST_MEAN, op, f"a mean of {count} values, expected at most {LARGEST_MEAN}")
     kept = tuple(1 if axis in op.axes else size for axis, size in enumerate(shape))
