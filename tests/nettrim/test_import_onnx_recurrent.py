@@ -1,5 +1,6 @@
 """ONNX GRU and LSTM, against ONNX Runtime; their quantised forms against LiteRT and compiled C."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,8 @@ def test_what_torch_exports_runs_as_in_torch(tmp_path: Path, kind: str, dynamo: 
         if dynamo
         else {"input_names": ["x"], "dynamic_axes": {"x": {0: "b"}}}
     )
-    torch.onnx.export(network, (sample,), path, dynamo=dynamo, **options)
+    with warnings.catch_warnings(action="ignore"):  # torch's own, of its exporters
+        torch.onnx.export(network, (sample,), path, dynamo=dynamo, **options)
     model = assert_runs_as_in_onnx_runtime(path)
     found = run_graph(model.graph, sample.numpy().reshape(2, *model.graph.tensors[model.graph.inputs[0]].shape))
     np.testing.assert_allclose(found, network(sample).detach().numpy(), atol=1e-6)
