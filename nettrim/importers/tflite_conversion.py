@@ -172,17 +172,17 @@ class Conversion:
         """Keep an operator's output that follows from constants."""
         self._keep(operator.outputs[0], constant)
 
-    def put(self, operator: FileOperator, tensor: str) -> None:
-        """Keep an operator's output, and the integers that it is in the file."""
-        self._values[operator.outputs[0]] = Value(tensor)
-        self._note_integers(tensor, self.output(operator))
+    def put(self, operator: FileOperator, tensor: str, part: int = 0) -> None:
+        """Keep an operator's output, one of several, and the integers that it is in the file."""
+        self._values[operator.outputs[part]] = Value(tensor)
+        self._note_integers(tensor, self.file.tensors[operator.outputs[part]])
 
-    def put_carried(self, operator: FileOperator, sources: tuple[str, ...], tensor: str) -> None:
+    def put_carried(self, operator: FileOperator, sources: tuple[str, ...], tensor: str, part: int = 0) -> None:
         """Keep the output of an operator that moves integers: its inputs' quantisation must be its own."""
-        own = integers_of(self.output(operator))
+        own = integers_of(self.file.tensors[operator.outputs[part]])
         if any(not _same(own, self.integers.get(source)) for source in sources):
             self.objections.append(f"{operator.op_type} {operator.name!r} reads and writes different scales")
-        self.put(operator, tensor)
+        self.put(operator, tensor, part)
 
     def put_view(self, operator: FileOperator, value: Value) -> None:
         """Keep an operator's output that is another name of a value, whatever integers it is."""

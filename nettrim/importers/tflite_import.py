@@ -16,7 +16,13 @@ from nettrim.importers.tflite_functions import (
 )
 from nettrim.importers.tflite_integers import integer_graph
 from nettrim.importers.tflite_layers import convert_conv, convert_depthwise_conv, convert_fully_connected
-from nettrim.importers.tflite_moves import convert_mean, convert_resize_nearest, convert_slice, convert_transpose
+from nettrim.importers.tflite_moves import (
+    convert_mean,
+    convert_resize_nearest,
+    convert_slice,
+    convert_split,
+    convert_transpose,
+)
 from nettrim.importers.tflite_shapes import (
     convert_concatenation,
     convert_densify,
@@ -60,6 +66,7 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "RESIZE_NEAREST_NEIGHBOR": convert_resize_nearest,
     "SLICE": convert_slice,
     "SOFTMAX": convert_softmax,
+    "SPLIT": convert_split,
     "SQUEEZE": convert_reshape,
     "STRIDED_SLICE": convert_slice,
     "SUB": convert_pair,
@@ -67,6 +74,7 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "TRANSPOSE": convert_transpose,
 }
 INPUTS_THAT_COUNT = {"RESHAPE": 1}  # its shape may be computed from the batch size, by operators of no other use
+SEVERAL_OUTPUTS = {"SPLIT"}
 INPUT_TYPES = ("FLOAT32", "INT8", "UINT8")
 
 
@@ -177,9 +185,11 @@ def _convert(operators: Sequence[FileOperator], conversion: Conversion) -> list[
     refusals = []
     for operator in operators:
         try:
-            if operator.op_type not in CONVERTERS or len(operator.outputs) != 1:
-                refuse("" if len(operator.outputs) == 1 else f"it has {len(operator.outputs)} outputs, expected one")
-            if conversion.find(operator.outputs[0]) is not None:
+            if operator.op_type not in CONVERTERS:
+                refuse("")
+            if len(operator.outputs) != 1 and operator.op_type not in SEVERAL_OUTPUTS:
+                refuse(f"it has {len(operator.outputs)} outputs, expected one")
+            if any(conversion.find(output) is not None for output in operator.outputs):
                 raise ModelFileError(f"{conversion.file.source}: tensor {operator.name!r} is written twice")
             CONVERTERS[operator.op_type](operator, conversion)
         except RefusedOperatorError as error:

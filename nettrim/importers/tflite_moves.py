@@ -47,6 +47,22 @@ def convert_slice(operator: FileOperator, conversion: Conversion) -> None:
     conversion.put_carried(operator, (sliced,), builder.reshape(sliced, shape))
 
 
+def convert_split(operator: FileOperator, conversion: Conversion) -> None:
+    """SPLIT into equal parts along one axis: a slice each."""
+    tensor, n_parts = conversion.value(operator, 1), len(operator.outputs)
+    shape, axes = conversion.shape(tensor), conversion.sizes(operator, 0, "axis").reshape(-1).tolist()
+    axis = axes[0] % (len(shape) + 1) - 1 if len(axes) == 1 else -1
+    if axis < 0 or shape[axis] % n_parts:
+        refuse(f"axis {axes} of {(1, *shape)} in {n_parts} parts, expected an axis behind the batch in equal parts")
+    builder, step = conversion.builder, shape[axis] // n_parts
+    for part in range(n_parts):
+        title = conversion.file.tensors[operator.outputs[part]].name
+        begin = tuple(part * step if own == axis else 0 for own in range(len(shape)))
+        end = tuple((part + 1) * step if own == axis else size for own, size in enumerate(shape))
+        op = Slice(builder.op_name(title), tensor, builder.tensor_name(title), begin, end, (1,) * len(shape))
+        conversion.put_carried(operator, (tensor,), builder.add(op), part)
+
+
 def convert_resize_nearest(operator: FileOperator, conversion: Conversion) -> None:
     """RESIZE_NEAREST_NEIGHBOR of images."""
     options = conversion.options(operator, schema.BuiltinOptions.RESIZE_NEAREST_NEIGHBOR)
@@ -87,11 +103,11 @@ def convert_mean(operator: FileOperator, conversion: Conversion) -> None:
 def _plain(operator: FileOperator, conversion: Conversion, tensor: str) -> tuple[list[range], set[int]]:
     """Return what SLICE keeps of each axis, the batch first."""
     shape = (1, *conversion.shape(tensor))
-    begin, size = (conversion.sizes(operator, place, "bounds").reshape(-1) for place in (1, 2))
+    begin, size = (conversion.sizes(operator, place, "bounds").reshape(-1).tolist() for place in (1, 2))
     if not len(begin) == len(size) == len(shape):
-        refuse(f"it takes {size.tolist()} from {begin.tolist()} of {shape}, expected one each an axis")
+        refuse(f"it takes {size} from {begin} of {shape}, expected one each an axis")
     ends = [length if count == -1 else first + count for first, count, length in zip(begin, size, shape, strict=True)]
-    return [range(*slice(int(a), int(b)).indices(n)) for a, b, n in zip(begin, ends, shape, strict=True)], set()
+    return [range(*slice(a, b).indices(n)) for a, b, n in zip(begin, ends, shape, strict=True)], set()
 
 
 def _strided(operator: FileOperator, conversion: Conversion, tensor: str) -> tuple[list[range], set[int]]:

@@ -196,6 +196,32 @@ def test_a_mean_over_height_and_width_is_an_average_pool(tmp_path: Path, axes: l
     assert type(model.graph.ops[0]).__name__ == "AveragePool2d"
 
 
+@pytest.mark.parametrize(("axes", "shape"), [([3], (1, 4, 3)), ([1, 3], (1, 3)), ([-1, 2], (1, 4))])
+def test_a_mean_over_other_axes(tmp_path: Path, axes: list[int], shape: tuple[int, ...]) -> None:
+    file = FileWriter()
+    entry, output = file.activation((1, 4, 3, 5)), file.activation(shape)
+    file.add("MEAN", (entry, file.constant(np.array(axes, np.int32))), output, published.ReducerOptionsT)
+    assert_runs_as_in_litert(write_file(tmp_path, file.content((entry,), (output,))))
+
+
+def test_a_mean_over_the_batch_is_refused(tmp_path: Path) -> None:
+    file = FileWriter()
+    entry, output = file.activation((1, 4, 3)), file.activation((4, 3))
+    file.add("MEAN", (entry, file.constant(np.array([0], np.int32))), output, published.ReducerOptionsT)
+    with pytest.raises(UnsupportedOperatorError, match=r"a mean over the axes \[0\], expected some behind the batch"):
+        load_model(write_file(tmp_path, file.content((entry,), (output,))))
+
+
+def test_a_split_and_a_concatenation_of_its_parts(tmp_path: Path) -> None:
+    file = FileWriter()
+    entry, output = file.activation((1, 3, 2, 6)), file.activation((1, 3, 2, 6))
+    parts = [file.activation((1, 3, 2, 2)) for _ in range(3)]
+    file.add("SPLIT", (file.constant(np.array(3, np.int32)), entry), parts[0], published.SplitOptionsT, numSplits=3)
+    file.operators[0].outputs = parts
+    file.add("CONCATENATION", tuple(parts[::-1]), output, published.ConcatenationOptionsT, axis=3)
+    assert_runs_as_in_litert(write_file(tmp_path, file.content((entry,), (output,))))
+
+
 def test_a_pool_with_a_fused_activation(tmp_path: Path) -> None:
     file = FileWriter()
     entry, output = file.activation((1, 6, 6, 3)), file.activation((1, 3, 3, 3))

@@ -15,7 +15,7 @@ from benchmarks.tflite_mutations import mutated, original
 from nettrim.importers.tflite_import import import_tflite
 from nettrim_exporters.tflite import render_tflite
 from nettrim_runtime.errors import ModelFileError
-from tests.graphs import quantized, random_branches, random_cnn, random_functions, random_mlp, widened
+from tests.graphs import quantized, random_branches, random_cnn, random_functions, random_mlp, random_moves, widened
 from tests.nettrim.test_import_tflite import dense_file, random_floats, sparse_levels
 from tests.nettrim.tflite_models import FileWriter
 from tests.shared_data import shared_data
@@ -49,11 +49,12 @@ def small_files() -> dict[str, bytes]:
         "int16": render_tflite(widened(random_mlp(rng), rng)),
         "branches": render_tflite(quantized(random_branches(rng), rng)),
         "functions": render_tflite(quantized(random_functions(rng), rng)),
+        "moves": render_tflite(quantized(random_moves(rng), rng)),
         "sparse": sparse_file()[1],
     }
 
 
-@pytest.mark.parametrize("name", ["float", "int8", "int16", "branches", "functions", "sparse"])
+@pytest.mark.parametrize("name", ["float", "int8", "int16", "branches", "functions", "moves", "sparse"])
 def test_mutated_files_load_or_are_refused(name: str) -> None:
     source = original(name, small_files()[name])
     endings = [import_ending(mutated(source, np.random.default_rng([1, number]))) for number in range(MUTATIONS)]

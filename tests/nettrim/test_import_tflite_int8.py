@@ -234,6 +234,39 @@ def test_a_softmax_in_floats_behind_the_integers_is_left_out_and_named(tmp_path:
     assert any(note.startswith(f"{code} in floats behind the integers is left out") for note in model.notes)
 
 
+@pytest.mark.parametrize("keeps_axes", [False, True])
+@pytest.mark.parametrize("quantization", [(0.05, 3), (0.05, 4), (0.021, -7)])
+@pytest.mark.parametrize("axes", [(1, 2), (1,), (3,)])
+def test_a_mean_rescales(
+    tmp_path: Path, axes: tuple[int, ...], quantization: tuple[float, int], keeps_axes: bool
+) -> None:
+    file, shape = FileWriter(), (1, 7, 5, 6)
+    entry = file.activation(shape, **int8(0.05, 3))
+    kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape) if keeps_axes or axis not in axes)
+    output = file.activation(kept, **int8(*quantization))
+    constant = file.constant(np.array(axes, np.int32))
+    file.add("MEAN", (entry, constant), output, published.ReducerOptionsT, version=2, keepDims=keeps_axes)
+    assert_bits_of_litert(write_file(tmp_path, file.content((entry,), (output,))))
+
+
+@pytest.mark.parametrize("code", ["CONV_2D", "MAX_POOL_2D"])
+def test_padding_is_the_zero_point(tmp_path: Path, code: str) -> None:
+    file, rng = FileWriter(), np.random.default_rng(9)
+    entry, padded = file.activation((1, 6, 6, 2), **int8(0.05, 30)), file.activation((1, 8, 8, 2), **int8(0.05, 30))
+    file.add("PAD", (entry, file.constant(np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))), padded, version=2)
+    if code == "CONV_2D":
+        output = file.activation((1, 6, 6, 3), **int8(0.05, -3))
+        weight = file.constant(rng.integers(-127, 128, (3, 3, 3, 2)).astype(np.int8), scale=0.01)
+        options = {"padding": published.Padding.VALID, "strideW": 1, "strideH": 1}
+        bias = file.constant(np.array([100, -50, 7], np.int32), scale=0.0005)
+        file.add(code, (padded, weight, bias), output, published.Conv2DOptionsT, version=3, **options)
+    else:
+        output = file.activation((1, 4, 4, 2), **int8(0.05, 30))
+        sizes = {"strideW": 2, "strideH": 2, "filterWidth": 2, "filterHeight": 2, "padding": published.Padding.VALID}
+        file.add(code, (padded,), output, published.Pool2DOptionsT, version=2, **sizes)
+    assert_bits_of_litert(write_file(tmp_path, file.content((entry,), (output,))))
+
+
 def reshaped_file() -> bytes:
     file = FileWriter()
     entry, output = file.activation((1, 4, 3), **int8(0.05, 3)), file.activation((1, 12), **int8(0.05, 4))
