@@ -1,7 +1,7 @@
 """The models of the shared data and their test samples, in the shape that each model's own file takes."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from benchmarks.solver_layers import CIFAR_MEAN, CIFAR_STD
 from nettrim.importers import ImportedModel, load_model
 
 Array = npt.NDArray[Any]
-Arrays = Mapping[str, Array]
 
 RANDOM_SAMPLES = 1000  # where there is no data set
+CALIBRATION_SAMPLES = 1000  # of a training set
+HELD_BACK = 0.25  # of a test set that comes without a training set: calibrated on, and not tested
 KEYWORD_SCALE, KEYWORD_ZERO_POINT = np.float32(0.5847029), 83  # of mlperf_kws_int8's input, by which kws01 is quantised
 
 
@@ -22,13 +23,16 @@ KEYWORD_SCALE, KEYWORD_ZERO_POINT = np.float32(0.5847029), 83  # of mlperf_kws_i
 class Entry:
     """A model's file, the archive of its test samples ("" for random ones), and what makes inputs of those.
 
-    ``twin`` is a file of the same network that its own runtime can run here; "" for the file itself.
+    ``twin`` is a file of the same network that its own runtime can run here; "" for the file itself. ``training`` is
+    the archive with x_train to calibrate on, where ``archive`` has none; ``key`` the samples' name in such an archive.
     """
 
     file: str
-    archive: str
-    prepare: Callable[[Arrays], Array]
+    archive: str = ""
+    prepare: Callable[[Array], Array] = field(default=lambda x: x)
     twin: str = ""
+    training: str = ""
+    key: str = "x"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +45,10 @@ class Subject:
         (n_samples, *source shape) float32, as the file's own network takes them.
     y : Array or None
         (n_samples,) classes.
+    calibration : Array
+        (n_calibration, *source shape) float32.
+    n_tested : int
+        Samples of x, from the first, that are not among those calibrated on.
     twin : Path
         The file that is run to compare with: ``path``, or another of the same network.
     """
@@ -51,11 +59,12 @@ class Subject:
     model: ImportedModel
     x: Array
     y: Array | None
+    calibration: Array
+    n_tested: int
 
-    @property
-    def graph_inputs(self) -> Array:
-        """(n_samples, *graph input shape): the samples as nettrim's graph takes them."""
-        graph, x = self.model.graph, self.x
+    def as_inputs(self, x: Array) -> Array:
+        """Return samples (n, *source shape) as nettrim's graph takes them."""
+        graph = self.model.graph
         x = x.transpose(0, 2, 3, 1) if self.model.input_layout == "NCHW" else x
         return np.ascontiguousarray(x.reshape(len(x), *graph.tensors[graph.inputs[0]].shape))
 
@@ -71,76 +80,77 @@ def load_subject(entry: Entry, data: Path, n_samples: int | None) -> Subject:
     path, twin = data / "models" / entry.file, data / "models" / (entry.twin or entry.file)
     model = load_model(path)
     if not entry.archive:
-        shape = (n_samples or RANDOM_SAMPLES, *model.source_shape)
-        return Subject(
-            entry.file, path, twin, model, np.random.default_rng(0).normal(size=shape).astype(np.float32), None
+        rng = np.random.default_rng(0)
+        x, calibration = (
+            rng.normal(size=(count, *model.source_shape)).astype(np.float32)
+            for count in (n_samples or RANDOM_SAMPLES, CALIBRATION_SAMPLES)
         )
-    with np.load(data / entry.archive) as arrays:
-        labels = arrays["y_test"] if "y_test" in arrays.files else arrays["y"]
-        x, y = entry.prepare(arrays)[:n_samples], labels.reshape(-1).astype(np.int64)[:n_samples]
-    return Subject(entry.file, path, twin, model, x.reshape(len(x), *model.source_shape).astype(np.float32), y)
+        return Subject(entry.file, path, twin, model, x, None, calibration, len(x))
+    raw, labels = _test_set(data / entry.archive, entry.key)
+    x = entry.prepare(raw).reshape(len(raw), *model.source_shape).astype(np.float32)
+    training = _training_set(data / (entry.training or entry.archive))
+    if training is None:
+        n_tested = len(x) - round(HELD_BACK * len(x))
+        calibration = x[n_tested:]
+    else:
+        n_tested = len(x)
+        calibration = entry.prepare(training).reshape(len(training), *model.source_shape).astype(np.float32)
+    x, labels = x[:n_samples], labels[:n_samples]
+    return Subject(entry.file, path, twin, model, x, labels, calibration, min(n_tested, len(x)))
 
 
-def _random(_: Arrays) -> Array:
-    raise AssertionError("random samples need no archive")
+def _test_set(path: Path, key: str) -> tuple[Array, Array]:
+    with np.load(path) as arrays:
+        is_split = "x_test" in arrays.files
+        labels = arrays["y_test" if is_split else "y"]
+        return arrays["x_test" if is_split else key], labels.reshape(-1).astype(np.int64)
 
 
-def _digits(arrays: Arrays) -> Array:
-    return arrays["x_test"].astype(np.float32) / 255
+def _training_set(path: Path) -> Array | None:
+    with np.load(path) as arrays:
+        if "x_train" not in arrays.files:
+            return None
+        images = arrays["x_train"]
+    training: Array = images[np.random.default_rng(0).permutation(len(images))[:CALIBRATION_SAMPLES]]
+    return training
 
 
-def _raw_digits(arrays: Arrays) -> Array:
-    return arrays["x_test"]
+def _digits(x: Array) -> Array:
+    return x.astype(np.float32) / 255
 
 
-def _padded_digits(arrays: Arrays) -> Array:
-    return np.pad(_digits(arrays), ((0, 0), (2, 2), (2, 2)))
+def _padded_digits(x: Array) -> Array:
+    return np.pad(_digits(x), ((0, 0), (2, 2), (2, 2)))
 
 
-def _normalised_images(arrays: Arrays) -> Array:
-    images: Array = (arrays["x_test"].astype(np.float32) / 255 - CIFAR_MEAN) / CIFAR_STD
+def _normalised_images(x: Array) -> Array:
+    images: Array = (x.astype(np.float32) / 255 - CIFAR_MEAN) / CIFAR_STD
     return images.transpose(0, 3, 1, 2)
 
 
-def _keywords(arrays: Arrays) -> Array:
-    centred = arrays["x"].astype(np.float32) - KEYWORD_ZERO_POINT
-    return centred * KEYWORD_SCALE
+def _keywords(x: Array) -> Array:
+    return (x.astype(np.float32) - KEYWORD_ZERO_POINT) * KEYWORD_SCALE
 
 
-def _images(arrays: Arrays) -> Array:
-    return arrays["x"]
-
-
-def _short_features(arrays: Arrays) -> Array:
-    return arrays["mfcc_25x10"]
-
-
-def _long_features(arrays: Arrays) -> Array:
-    return arrays["mfcc_49x10"]
-
-
+MNIST, CIFAR, IMAGES = "mnist.npz", "cifar10_lossless.npz", "ic01_test.npz"
+KEYWORDS, FEATURES = "kws01_test.npz", "kws_arm_features_300.npz"
 ENTRIES = (
-    Entry("hello_world_float.tflite", "", _random),
-    Entry("hello_world_int8.tflite", "", _random),
-    Entry("mlperf_ad_float32.tflite", "", _random),
-    Entry("mlperf_ad_int8.tflite", "", _random),
-    Entry("mlperf_ic_float32.tflite", "ic01_test.npz", _images),
-    Entry("mlperf_ic_int8.tflite", "ic01_test.npz", _images),
-    Entry("mlperf_kws_float32.tflite", "kws01_test.npz", _keywords),
-    Entry("mlperf_kws_int8.tflite", "kws01_test.npz", _keywords),
-    Entry("tinyengine_lenet-300-100_q.tflite", "mnist.npz", _digits),
-    Entry("tinymaix_mnist_dw_f.tflite", "mnist.npz", _digits),
-    Entry("tinymaix_mnist_resnet_f.tflite", "mnist.npz", _digits),
-    Entry("tinymaix_mnist_valid_f.tflite", "mnist.npz", _digits),
-    Entry("mlperf_ic.h5", "ic01_test.npz", _images, "mlperf_ic_float32.tflite"),
-    Entry("tinymaix_mnist_resnet.h5", "mnist.npz", _digits, "tinymaix_mnist_resnet_f.tflite"),
-    Entry("tinymaix_mnist_valid.h5", "mnist.npz", _digits, "tinymaix_mnist_valid_f.tflite"),
-    Entry("lenet_300_100_mnist.pt", "mnist.npz", _digits),
-    Entry("lenet5_mnist.onnx", "mnist.npz", _padded_digits),
-    Entry("mnist-8_onnxzoo.onnx", "mnist.npz", _raw_digits),
-    Entry("robust_mnist_conv.onnx", "mnist.npz", _digits),
-    Entry("arm_DNN_S.onnx", "kws_arm_features_300.npz", _short_features),
-    Entry("arm_DNN_M.onnx", "kws_arm_features_300.npz", _short_features),
-    Entry("arm_DS_CNN_S.onnx", "kws_arm_features_300.npz", _long_features),
-    Entry("resnet20_cifar10.onnx", "cifar10_lossless.npz", _normalised_images),
+    *(Entry(f"hello_world_{kind}.tflite") for kind in ("float", "int8")),
+    *(Entry(f"mlperf_ad_{kind}.tflite") for kind in ("float32", "int8")),
+    *(Entry(f"mlperf_ic_{kind}.tflite", IMAGES, training=CIFAR) for kind in ("float32", "int8")),
+    *(Entry(f"mlperf_kws_{kind}.tflite", KEYWORDS, _keywords) for kind in ("float32", "int8")),
+    Entry("tinyengine_lenet-300-100_q.tflite", MNIST, _digits),
+    *(Entry(f"tinymaix_mnist_{kind}_f.tflite", MNIST, _digits) for kind in ("dw", "resnet", "valid")),
+    Entry("mlperf_ic.h5", IMAGES, twin="mlperf_ic_float32.tflite", training=CIFAR),
+    *(
+        Entry(f"tinymaix_mnist_{kind}.h5", MNIST, _digits, f"tinymaix_mnist_{kind}_f.tflite")
+        for kind in ("resnet", "valid")
+    ),
+    Entry("lenet_300_100_mnist.pt", MNIST, _digits),
+    Entry("lenet5_mnist.onnx", MNIST, _padded_digits),
+    Entry("mnist-8_onnxzoo.onnx", MNIST),
+    Entry("robust_mnist_conv.onnx", MNIST, _digits),
+    *(Entry(f"arm_DNN_{size}.onnx", FEATURES, key="mfcc_25x10") for size in ("S", "M")),
+    Entry("arm_DS_CNN_S.onnx", FEATURES, key="mfcc_49x10"),
+    Entry("resnet20_cifar10.onnx", CIFAR, _normalised_images),
 )

@@ -89,4 +89,4 @@ def test_a_dense_layers_columns_are_its_samples(rng: np.random.Generator) -> Non
 
 def test_macs_count_every_position(rng: np.random.Generator) -> None:
     graph = random_cnn(rng)
-    assert layer_macs(graph.layers[0], graph.tensors) == 10 * 8 * 3 * 3 * 3 * 8
+    assert layer_macs(graph, graph.layers[0]) == 10 * 8 * 3 * 3 * 3 * 8
