@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from ai_edge_litert import schema_py_generated as published
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from ai_edge_litert.interpreter import OpResolverType
 from graphs import GraphBuilder, quantized, random_inputs
+from test_tflite import DEFAULT, REFERENCE, run_litert
 
 from nettrim.sparse_tflite import blocked_layers, describe_sparse_tflite, with_two_roundings
 from nettrim_boards.board import load_board
@@ -19,8 +20,6 @@ from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import ActivationFunction
 
 Array = npt.NDArray[Any]
-
-REFERENCE, DEFAULT = OpResolverType.BUILTIN_REF, OpResolverType.AUTO
 
 
 def blocked_weight(rng: np.random.Generator, shape: tuple[int, int], density: float) -> Array:
@@ -38,17 +37,6 @@ def network(density: float, sizes: tuple[int, ...] = (512, 48, 10), seed: int = 
     weight = graph.tensors[graph.layers[0].weight]
     mask = blocked_weight(rng, weight.shape, density) != 0  # type: ignore[arg-type]  # a matrix
     return quantized(graph.with_tensors([replace(weight, data=weight.values() * mask)]), rng)
-
-
-def run_litert(content: bytes, samples: Array, resolver: OpResolverType) -> Array:
-    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=resolver, num_threads=1)
-    entry = interpreter.get_input_details()[0]["index"]
-    interpreter.resize_tensor_input(entry, samples.shape, strict=True)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(entry, samples)
-    interpreter.invoke()
-    outputs: Array = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    return outputs
 
 
 def decode(model: Any, tensor: Any) -> Array:
