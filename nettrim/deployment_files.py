@@ -16,6 +16,7 @@ from nettrim.bundle import write_json, write_manifest
 from nettrim.certificate import build_certificate
 from nettrim.deploy import Deployment, DeployOptions, golden_vectors
 from nettrim.errors import VerificationError
+from nettrim.importers.tflite_import import import_tflite
 from nettrim.report import build_report, number_text, percent_text, size_text
 from nettrim.toolchain import (
     MissingToolError,
@@ -32,7 +33,8 @@ from nettrim_exporters.c_header import render_c_header, render_c_kernels
 from nettrim_exporters.tflite import render_tflite
 from nettrim_exporters.tflite_metadata import LABELS_FILE, Preparation, render_labels
 from nettrim_runtime.engine import run_graph
-from nettrim_runtime.graph import Array
+from nettrim_runtime.errors import UnsupportedOperatorError
+from nettrim_runtime.graph import Array, Graph
 from nettrim_runtime.model_file import load_model, render_model
 
 DEPENDENCIES = ("numpy", "scipy", "onnx", "flatbuffers", "jinja2")
@@ -98,13 +100,15 @@ def verify_written(
     """
     board, inputs, expected = deployment.inputs.board, *golden
     checks = [("model.npz", "NumPy runtime", run_graph(load_model(folder / "model.npz"), inputs), expected)]
-    reference = _run_tflite((folder / "model.tflite").read_bytes(), inputs)
-    if reference is not None:
-        checks.append(("model.tflite", "LiteRT reference kernels", reference, expected))
-    sparse = deployment.sparse_tflite
-    outputs = None if sparse is None else _run_tflite((folder / SPARSE_FILE).read_bytes(), inputs)
-    if sparse is not None and outputs is not None:
-        checks.append((SPARSE_FILE, "LiteRT reference kernels", outputs, run_graph(sparse.reference, inputs)))
+    files = [("model.tflite", deployment.shipped)]
+    if deployment.sparse_tflite is not None:
+        files.append((SPARSE_FILE, deployment.sparse_tflite.reference))
+    for name, reference in files:
+        content = (folder / name).read_bytes()
+        if (read := _read_back(content, name)) is not None:
+            checks.append((name, "nettrim, read back", run_graph(read, inputs), expected))
+        if (outputs := _run_tflite(content, inputs)) is not None:
+            checks.append((name, "LiteRT reference kernels", outputs, run_graph(reference, inputs)))
     if find_tool("cc"):
         checks.append(("model.h", "C compiled on the host", _run_host_c(folder, deployment.name, inputs), expected))
     if program is not None and board.os == "linux" and board.toolchain != "native" and _can_run(board):
@@ -143,6 +147,14 @@ def _build_program(folder: Path, deployment: Deployment) -> tuple[str | None, li
         return program.relative_to(folder).as_posix(), [], facts
     except MissingToolError as error:
         return None, [f"no program was built for {board.name}: {error}"], {"compiler": None}
+
+
+def _read_back(content: bytes, name: str) -> Graph | None:
+    """Return the network in a .tflite as the importer sees it; None for what it does not read in integers."""
+    try:
+        return import_tflite(content, name, name).quantized
+    except UnsupportedOperatorError:
+        return None
 
 
 def _run_tflite(content: bytes, inputs: Array) -> Array | None:
