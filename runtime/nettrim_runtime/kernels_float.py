@@ -1,11 +1,13 @@
 """The operators on float32 arrays."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, assert_never
 
 import numpy as np
 import numpy.typing as npt
 
+from nettrim_runtime.blocks import in_blocks
 from nettrim_runtime.concat import concat_step
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.linear import Step, conv_step, dense_step, padded_buffer
@@ -68,13 +70,13 @@ def float_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
         case Activation():
             return _clamp_step(op.activation, source, output)
         case UnaryFunction():
-            return unary_step(op, source, output)
+            return in_blocks(partial(unary_step, op), source, output)
         case PRelu():
             return _prelu_step(graph.tensors[op.slope].values(), source, output)
         case Softmax():
             return _softmax_step(source, output)
         case LogSoftmax():
-            return _log_softmax_step(source, output)
+            return in_blocks(_log_softmax_step, source, output)
         case Pad() | Slice() | Transpose() | ResizeNearest():
             return move_step(op, source, output, fill=0)
         case Mean():

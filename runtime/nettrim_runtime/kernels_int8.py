@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, assert_never
 
 import numpy as np
 import numpy.typing as npt
 
+from nettrim_runtime.blocks import in_blocks
 from nettrim_runtime.concat import concat_step
 from nettrim_runtime.csr import CsrMatrix
 from nettrim_runtime.fixed_point import (
@@ -97,9 +99,9 @@ def int8_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
         case PRelu():
             return _prelu_step(graph, op, source, output)
         case Softmax():
-            return softmax_step(source, float(graph.quantization(op.input).scale[0]), output)
+            return in_blocks(partial(softmax_step, float(graph.quantization(op.input).scale[0])), source, output)
         case LogSoftmax():
-            return log_softmax_step(source, float(graph.quantization(op.input).scale[0]), output)
+            return in_blocks(partial(log_softmax_step, float(graph.quantization(op.input).scale[0])), source, output)
         case Pad() | Slice() | Transpose() | ResizeNearest():
             return move_step(op, source, output, fill=graph.quantization(op.output).zero_point)
         case Mean():

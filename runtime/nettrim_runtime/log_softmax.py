@@ -30,15 +30,15 @@ NUMERATOR, DENOMINATOR = 117049297, 127690142  # 11/240 and 1/20 times the fourt
 CONSTANT, SLOPE = 1057819769, 638450708  # 2 / 2^(1/4) - 2^(1/4), and 2^(1/4) / 4
 
 
-def log_softmax_step(source: Array, scale: float, output: Array) -> Step:
+def log_softmax_step(scale: float, source: Array, output: Array) -> Step:
     """Prepare the int8 log-softmax over the last axis.
 
     Parameters
     ----------
-    source, output : Array
-        (..., depth) int8; the output has scale 1/16 and zero point 127.
     scale : float
         Of the input.
+    source, output : Array
+        (..., depth) int8; the output has scale 1/16 and zero point 127.
     """
     exponentials = (softmax_exponentials(scale) + (1 << (SUM_SHIFT - 1))) >> SUM_SHIFT
     distances = _distances(scale)

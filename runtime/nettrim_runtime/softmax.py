@@ -50,15 +50,15 @@ def distance_multiplier(scale: float) -> tuple[int, int, int]:
     return multiplier, shift, math.floor(31 * 2.0**EXPONENT_FRACTION_BITS / 2.0**shift)
 
 
-def softmax_step(source: Array, scale: float, output: Array) -> Step:
+def softmax_step(scale: float, source: Array, output: Array) -> Step:
     """Prepare the int8 softmax over the last axis.
 
     Parameters
     ----------
-    source, output : Array
-        (..., depth) int8; the output has scale 1/256 and zero point -128.
     scale : float
         Of the input.
+    source, output : Array
+        (..., depth) int8; the output has scale 1/256 and zero point -128.
     """
     table = softmax_exponentials(scale)
     largest = np.empty((*source.shape[:-1], 1), np.int64)
