@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nettrim_exporters.tflite_micro import LACKING, ROUNDING
+from nettrim_exporters.tflite_micro import CMSIS_NN, LACKING, ROUNDING
 from nettrim_runtime.ops import (
     OPERATORS,
     Activation,
@@ -101,7 +101,7 @@ WITHOUT_OPERATOR = Sources(
 
 def render_operator_table() -> str:
     """Return the table as Markdown."""
-    head = ("operator", "ONNX", ".tflite", "Keras", "pruned", "int16", "TensorFlow Lite Micro")
+    head = ("operator", "ONNX", ".tflite", "Keras", "pruned", "int16", "TensorFlow Lite Micro", "with CMSIS-NN")
     rows = [head, ("---",) * len(head), *(_row(operator) for operator in OPERATORS)]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     composed = f"{', '.join((*COMPOSED.onnx, *COMPOSED.tflite))} (Keras: {', '.join(COMPOSED.keras)})"
@@ -127,7 +127,8 @@ def _row(operator: type[Op]) -> tuple[str, ...]:
     sources = SOURCES[operator]
     names = (", ".join(names) for names in (sources.onnx, sources.tflite, sources.keras))
     pruned, wide = issubclass(operator, Layer), not issubclass(operator, Int8Only)
-    return operator.__name__, *names, *("yes" if holds else "" for holds in (pruned, wide)), _micro(operator)
+    marks = ("yes" if holds else "" for holds in (pruned, wide))
+    return operator.__name__, *names, *marks, _micro(operator), CMSIS_NN.get(operator, "")
 
 
 def _micro(operator: type[Op]) -> str:

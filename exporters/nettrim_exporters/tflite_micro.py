@@ -1,13 +1,29 @@
 """What TensorFlow Lite Micro's interpreter makes of model.tflite: what it lacks, and where it rounds otherwise.
 
 Measured with the interpreter itself (tests/exporters/test_tflite_micro.py): operators not named here give the bits of
-the NumPy runtime.
+the NumPy runtime. Its kernels on a Cortex-M are those of CMSIS-NN, measured by benchmarks/cmsis_nn.py in CMSIS-NN's
+default, two roundings; what they lack is from tensorflow/lite/micro/kernels/cmsis_nn and arm_convolve_s16.c.
 """
 
 from collections.abc import Iterable, Mapping
 
 from nettrim_runtime.graph import Graph
-from nettrim_runtime.ops import Activation, ActivationFunction, Concat, Dense, Function, Op, Transpose, UnaryFunction
+from nettrim_runtime.ops import (
+    Activation,
+    ActivationFunction,
+    Add,
+    AveragePool2d,
+    Concat,
+    Conv2d,
+    Dense,
+    Function,
+    MaxPool2d,
+    Mul,
+    Op,
+    Softmax,
+    Transpose,
+    UnaryFunction,
+)
 
 MOST_CONCATENATED = 10  # tensorflow/lite/micro/kernels/concatenation.cc: kMaxInputNum
 MOST_TRANSPOSED = 5  # axes, the batch among them; tensorflow/lite/micro/kernels/transpose_common.cc
@@ -17,6 +33,11 @@ LACKING: Mapping[type[Op], str] = {
     UnaryFunction: "equal bits; no GELU",
     Transpose: f"equal bits; at most {MOST_TRANSPOSED} axes with the batch",
     Concat: f"equal bits; at most {MOST_CONCATENATED} inputs",
+}
+CMSIS_NN: Mapping[type[Op], str] = {
+    Dense: "rounds twice: one step in about one output of 600; no int16 with a scale an output",
+    Conv2d: "equal bits; no groups on int16",
+    **dict.fromkeys((MaxPool2d, AveragePool2d, Add, Mul, Softmax), "equal bits"),
 }
 
 
