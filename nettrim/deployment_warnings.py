@@ -54,7 +54,8 @@ def _overfit_warnings(deployment: "Deployment") -> tuple[str, ...]:
     wide = [
         layer.name
         for layer in graph.layers
-        if isinstance(layer, Dense) and graph.tensors[layer.weight].shape[1] > samples
+        if isinstance(layer, Dense)
+        and graph.tensors[layer.weight].shape[1] > samples * len(graph.sharing(layer.weight))
     ]
     warning = (
         f"{samples} samples to fit are fewer than the inputs of {', '.join(wide)}: what is pruned there may fit these "
@@ -106,9 +107,22 @@ def _sparsity_warnings(deployment: "Deployment") -> tuple[str, ...]:
     shipped, whole = deployment.shipped, deployment.networks.pruned
     kept = sum(shipped.tensors[layer.weight].nnz for layer in shipped.layers)
     reached = 1 - kept / sum(whole.tensors[layer.weight].size for layer in whole.layers)
-    if asked is None or reached - asked < SPARSITY_EXCESS:
+    if asked is None or abs(reached - asked) < SPARSITY_EXCESS:
         return ()
-    return (f"{reached:.1%} of the weights are gone, {asked:.1%} were asked: the others never matter on these samples",)
+    reason = "the others never matter on these samples" if reached > asked else _shortfall(deployment)
+    return (f"{reached:.1%} of the weights are gone, {asked:.1%} were asked: {reason}",)
+
+
+def _shortfall(deployment: "Deployment") -> str:
+    """Say which layers keep the network from the sparsity that was asked for."""
+    graph, outcomes = deployment.networks.pruned, deployment.result.layers
+    sizes = {layer.name: graph.tensors[layer.weight].size for layer in graph.layers}
+    kept = [outcome for outcome in outcomes if outcome.solution is None]
+    if not kept:
+        return f"structure {deployment.inputs.prune.structure} removes no finer or larger share"
+    share = sum(sizes[outcome.name] for outcome in kept) / sum(sizes.values())
+    names = ", ".join(f"{outcome.name} ({outcome.status})" for outcome in kept)
+    return f"layers that are not pruned hold {share:.1%} of all: {names}"
 
 
 def _bound_warnings(deployment: "Deployment") -> tuple[str, ...]:

@@ -148,25 +148,26 @@ def prove_bounds(networks: Networks, fit: Array, held_out: Samples) -> ProvenBou
 def layer_errors(networks: Networks, samples: Array) -> dict[str, tuple[float, float]]:
     """Return, for every layer's output, how far (pruned, deployed) lies from the original network.
 
-    Each as a share of the norm of the original output over all samples.
+    Each as a share of the norm of the original output over all samples, and all steps that share a weight.
 
     Parameters
     ----------
     samples : Array
         (n_samples, *graph input shape) float32.
     """
-    outputs = {layer.name: layer.output for layer in networks.original.layers}
-    sums = {name: np.zeros(3) for name in outputs}  # squared: original, pruned - original, deployed - original
+    original = networks.original
+    outputs = [(layer.name, step.output) for layer in original.layers for step in original.sharing(layer.weight)]
+    sums = {name: np.zeros(3) for name, _ in outputs}  # squared: original, pruned - original, deployed - original
     entry = networks.deployed.quantization(networks.deployed.inputs[0])
     for start in range(0, len(samples), BATCH_SIZE):
         batch = samples[start : start + BATCH_SIZE]
-        programs = [prepare(graph, len(batch)) for graph in (networks.original, networks.pruned, networks.deployed)]
+        programs = [prepare(graph, len(batch)) for graph in (original, networks.pruned, networks.deployed)]
         for program, values in zip(programs, (batch, batch, entry.quantize(batch)), strict=True):
             program.run(values)
-        for name, tensor in outputs.items():
-            original, pruned, integers = (program.buffers[tensor] for program in programs)
+        for name, tensor in outputs:
+            wanted, pruned, integers = (program.buffers[tensor] for program in programs)
             deployed = networks.deployed.quantization(tensor).dequantize(integers)
-            parts = (original, pruned - original, deployed - original)
+            parts = (wanted, pruned - wanted, deployed - wanted)
             sums[name] += [float(np.sum(np.square(part, dtype=np.float64))) for part in parts]
     return {
         name: (_root_share(square[1], square[0]), _root_share(square[2], square[0])) for name, square in sums.items()

@@ -7,7 +7,7 @@ import numpy as np
 
 from nettrim_runtime.engine import prepare
 from nettrim_runtime.graph import Array, Graph
-from nettrim_runtime.ops import Conv2d, Reshape, op_constants, op_inputs
+from nettrim_runtime.ops import Conv2d, Layer, Reshape, op_constants, op_inputs
 
 BATCH_SIZE = 64
 FLOAT_BYTES = 4
@@ -16,7 +16,7 @@ FLOAT_BYTES = 4
 class Frontier:
     """Keeps the values that later operators still need; what lies behind is dropped.
 
-    Only tensors that no later change of the graph touches may be asked for: values are kept, not computed anew.
+    Values are kept, not computed anew: those that a change of the graph touches must be forgotten.
 
     Attributes
     ----------
@@ -43,6 +43,14 @@ class Frontier:
             if op.output in needed and op.output not in self.values:
                 needed.update(op_inputs(op))
         self.values = {name: values for name, values in self.values.items() if name in needed}
+
+    def forget(self, graph: Graph, constants: set[str]) -> None:
+        """Drop the values that depend on these constants."""
+        touched: set[str] = set()
+        for op in graph.ops:
+            if not touched.isdisjoint(op_inputs(op)) or not constants.isdisjoint(op_constants(op)):
+                touched.add(op.output)
+        self.values = {name: values for name, values in self.values.items() if name not in touched}
 
     def _run(self, part: Graph) -> Array:
         inputs = [self.values[name] for name in part.inputs]
@@ -83,7 +91,10 @@ def run_bytes(graph: Graph) -> int:
 
 
 def live_bytes(graph: Graph) -> int:
-    """Return the most bytes a sample that `Frontier` keeps at a time on its way through a graph."""
+    """Return the most bytes a sample that `Frontier` keeps at a time on its way through a graph.
+
+    The inputs, or responses, of all steps that share a weight are there at once.
+    """
     last_read = {name: index for index, op in enumerate(graph.ops) for name in op_inputs(op)}
     live, most = set(graph.inputs), 0
     for index, op in enumerate(graph.ops):
@@ -91,7 +102,14 @@ def live_bytes(graph: Graph) -> int:
             live.add(op.output)
         most = max(most, sum(graph.tensors[name].size for name in live))
         live = {name for name in live if last_read.get(name, -1) > index}
-    return FLOAT_BYTES * most
+    return FLOAT_BYTES * (most + sum(_steps_size(graph, layer) for layer in graph.layers))
+
+
+def _steps_size(graph: Graph, layer: Layer) -> int:
+    """Return the values of the inputs, or outputs if larger, of the operators that share a layer's weight."""
+    steps = graph.sharing(layer.weight)
+    inputs, outputs = (sum(graph.tensors[getattr(op, end)].size for op in steps) for end in ("input", "output"))
+    return max(inputs, outputs) if len(steps) > 1 else 0
 
 
 def _patch_size(graph: Graph, op: Conv2d) -> int:

@@ -116,7 +116,8 @@ def _only_reader(graph: Graph, tensor: str) -> Op | None:
 
 def _depends_on(graph: Graph, tensor: str, layers: Collection[str]) -> bool:
     part = graph_between(graph, graph.inputs, tensor)
-    return any(layer.name in layers for layer in part.layers)
+    weights = {layer.weight for layer in graph.layers if layer.name in layers}
+    return any(layer.weight in weights for layer in part.layers)
 
 
 def _is_partition(pool: MaxPool2d) -> bool:

@@ -15,7 +15,7 @@ from nettrim.frontier import Frontier, graph_between
 from nettrim.propagation import logits_tensor
 from nettrim_runtime.engine import prepare, run_graph
 from nettrim_runtime.graph import Array, Graph
-from nettrim_runtime.ops import Layer, op_inputs
+from nettrim_runtime.ops import Layer, op_constants, op_inputs
 
 JUDGED_SHARE = 0.2  # of the samples: they decide whether a block is kept
 RUN_BYTES = 256 << 20
@@ -74,13 +74,17 @@ def polish(
 
 
 def block_ends(graph: Graph, layers_per_block: int) -> Iterator[str]:
-    """Yield the tensors at which blocks end: all that later operators read; the last is that of the logits."""
-    last_read = {name: number for number, op in enumerate(graph.ops) for name in op_inputs(op)}
+    """Yield the tensors at which blocks end: all that later operators read; the last is that of the logits.
+
+    Steps that share a weight are in one block.
+    """
+    reads = [(*op_inputs(op), *op_constants(op)) for op in graph.ops]
+    last_read = {name: number for number, names in enumerate(reads) for name in names}
     logits = logits_tensor(graph)
     live, layers = set(graph.inputs), 0
     waiting = sum(isinstance(op, Layer) for op in graph.ops)
     for number, op in enumerate(graph.ops):
-        live = {name for name in (*live, op.output) if last_read.get(name, -1) > number}
+        live = {name for name in (*live, *reads[number], op.output) if last_read.get(name, -1) > number}
         layers, waiting = layers + isinstance(op, Layer), waiting - isinstance(op, Layer)
         if op.output == logits:
             yield logits

@@ -65,7 +65,7 @@ class Propagation:
     Attributes
     ----------
     bounds, norms : dict
-        By layer, (n_samples,): the bound on ||z - y|| of its output, and ||y||.
+        By layer, (n_samples,): the bound on ||z - y|| of its output, or all steps' that share its weight, and ||y||.
     logits : Array
         (n_samples, n_outputs) float64, the original's outputs before a final softmax.
     deviation : Array
@@ -167,10 +167,11 @@ def _ops_until(graph: Graph, tensor: str) -> tuple[Op, ...]:
     return tuple(reversed(ops))
 
 
-def _layer_outputs(original: Graph, ops: Sequence[Op]) -> dict[str, str]:
-    """Return by layer its output's name in the original; in the altered one a requantisation may write it."""
+def _layer_outputs(original: Graph, ops: Sequence[Op]) -> dict[str, list[str]]:
+    """Return by layer its steps' outputs in the original; in the altered one a requantisation may write them."""
     known = {op.name for op in ops}
-    return {layer.name: layer.output for layer in original.layers if layer.name in known}
+    steps = {layer.name: original.sharing(layer.weight) for layer in original.layers if layer.name in known}
+    return {name: [op.output for op in found if op.name in known] for name, found in steps.items()}
 
 
 def _real_network(graph: Graph, ops: Sequence[Op]) -> _RealNetwork:
@@ -247,12 +248,12 @@ def _rounding(graph: Graph, op: Op) -> float:
 class _Recursion:
     """The altered graph's operators up to the logits as both networks have them, and their Lipschitz constants.
 
-    ``outputs`` names each layer's output.
+    ``outputs`` names each layer's output, or those of all steps that share its weight.
     """
 
     graph: Graph
     ops: tuple[Op, ...]
-    outputs: Mapping[str, str]
+    outputs: Mapping[str, Sequence[str]]
     logits: str
     original: _RealNetwork
     altered: _RealNetwork
@@ -272,7 +273,8 @@ class _Recursion:
         )
 
     def _by_layer(self, batches: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-        return {name: np.concatenate([batch[tensor] for batch in batches]) for name, tensor in self.outputs.items()}
+        joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        return {name: np.linalg.norm([joined[step] for step in steps], axis=0) for name, steps in self.outputs.items()}
 
     def _batch(self, samples: Array) -> "_Batch":
         entry = self.graph.inputs[0]

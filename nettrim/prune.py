@@ -28,7 +28,7 @@ from nettrim_runtime.ops import Layer
 ALLOCATION_ROWS = 2500  # columns a layer for the table that shares a sparsity among the layers
 LEAST_IMPORTANCE = 1e-6  # of a layer's largest: of outputs that nothing reads
 SENSITIVITY_SAMPLES = 512  # for the means of squared derivatives
-KEPT_DENSE = "kept dense"  # depthwise convolutions, which have few weights, shared ones, and what fits as it is
+KEPT_DENSE = "kept dense"  # depthwise convolutions, which have few weights, and what fits as it is
 ALREADY_SPARSE = "already sparse"  # of layers that only move values: nothing to gain, none of their weights counts
 DEFAULT_BUDGET_BYTES = 2 << 30
 FRONTIER_SHARE, RUN_SHARE = 0.25, 0.25  # of the memory budget; the solver has what the frontier leaves
@@ -101,8 +101,10 @@ class PruneSettings:
 class PrunedLayer:
     """What happened to one layer; ``solution`` is None when it was kept as it is.
 
-    ``fit_rows`` counts the samples, or patches of a convolution, of its problem. ``response`` is the tensor
-    whose error the solution's distance bounds: the layer's output, or what an Add or max-pool makes of it.
+    ``fit_rows`` counts the samples, or patches of a convolution, of its problem, in all steps that share its weight.
+    ``response`` is the tensor whose error the solution's distance bounds: the layer's output, or what an Add or
+    max-pool makes of it. Of steps it is the first's, and the distance is that of all, each on the states of the
+    original weight.
     ``is_polished`` says that weights and biases were tuned after the solution, so that it holds for others.
     """
 
@@ -189,11 +191,12 @@ def prune(
         plan = plans.pop(layer.name)
         problem = layer_problem(original, source, plan, settings.constraint, _penalty(settings))
         solution = _solve(problem, goals.get(layer.name), settings)
-        rows = plan.positions.size
-        results.append(PrunedLayer(layer.name, solution.status.value, solution, rows, plan.target.tensor))
+        status = solution.status.value
+        results.append(PrunedLayer(layer.name, status, solution, problem.n_samples, plan.target.tensor))
         pruned = _with_solution(pruned, layer, solution)
         if settings.mode is Mode.CASCADE:
             source = replace(source, graph=pruned)
+            source.forget((plan, *plans.values()))
         for network in (original, source):
             network.release(plans.values())
     if settings.polish:
@@ -222,9 +225,10 @@ def measure_budget(
     for name in list(plans):
         on_layer(f"sharing the sparsity: {name}")
         plan = plans.pop(name)
-        pixels = graph.tensors[plan.layer.output].size // graph.tensors[plan.layer.output].shape[-1]
+        outputs = [graph.tensors[step.output] for step, _ in plan.steps(graph)]
+        positions = sum(output.size // output.shape[-1] for output in outputs)
         problem = layer_problem(network, network, plan, settings.constraint, _penalty(settings))
-        tables[name] = error_table(problem, pixels * importance[name], settings.search)
+        tables[name] = error_table(problem, positions * importance[name], settings.search)
         sizes[name] = problem.W.size
         network.release(plans.values())
     counted = [layer for layer in graph.layers if not _is_already_sparse(graph, layer)]
@@ -234,15 +238,20 @@ def measure_budget(
 def is_prunable(graph: Graph, layer: Layer, settings: PruneSettings) -> bool:
     """Whether a layer's weights are pruned: depthwise convolutions if asked for, others unless already sparse.
 
-    Weights that are all equal are a scaling of one channel, or a mean, and stay. So do those that steps of a recurrent
-    layer share: what one step is given depends on the steps before it.
+    Weights that are all equal are a scaling of one channel, or a mean, and stay. Steps that share a weight are one
+    layer if they differ in nothing but their input.
     """
     weight = graph.tensors[layer.weight].values()
-    is_shared = len(graph.sharing(layer.weight)) > 1
-    if _is_already_sparse(graph, layer) or is_shared or (weight == weight.flat[0]).all():
+    steps = {_step(graph, op) for op in graph.sharing(layer.weight)}
+    if _is_already_sparse(graph, layer) or len(steps) > 1 or (weight == weight.flat[0]).all():
         return False
     groups, _ = layer_groups(graph, layer)
     return groups == 1 or settings.depthwise or graph.tensors[layer.weight].shape[-1] > 1
+
+
+def _step(graph: Graph, layer: Layer) -> tuple[Layer, tuple[int, ...]]:
+    """Return what a layer's program depends on beside its inputs' values."""
+    return replace(layer, name="", input="", output=""), graph.tensors[layer.output].shape
 
 
 def _is_already_sparse(graph: Graph, layer: Layer) -> bool:
@@ -262,11 +271,12 @@ def _plan_layers(
         if layer.name not in unsettled:
             continue
         unsettled.remove(layer.name)
-        follows = settings.follow and settings.constraint == "distance"
+        n_steps = len(graph.sharing(layer.weight))
+        follows = settings.follow and settings.constraint == "distance" and n_steps == 1
         target = find_target(graph, layer, unsettled) if follows else plain_target(layer)
         groups, n_inputs = layer_groups(graph, layer)
         fitting = rows_within(budget, layer.name, (n_inputs, graph.tensors[layer.weight].shape[0], groups))
-        rows = min(settings.max_rows, fitting)
+        rows = min(settings.max_rows, fitting) // n_steps
         plans[layer.name] = LayerPlan(
             layer, target, draw_positions(graph, layer, n_images, rows, rng, pool=target.pool)
         )
@@ -296,11 +306,12 @@ def _importance(
     graph: Graph, samples: Array, plans: Mapping[str, LayerPlan], rng: np.random.Generator
 ) -> dict[str, Array]:
     """Return for each layer what its outputs' squared errors count at the network's output."""
-    tensors = {plan.target.tensor for plan in plans.values()}
-    found = output_sensitivity(graph, samples[:SENSITIVITY_SAMPLES], tensors, rng)
+    tensors = {name: [target.tensor for _, target in plan.steps(graph)] for name, plan in plans.items()}
+    wanted = {tensor for responses in tensors.values() for tensor in responses}
+    found = output_sensitivity(graph, samples[:SENSITIVITY_SAMPLES], wanted, rng)
     importance = {}
-    for name, plan in plans.items():
-        squares = found[plan.target.tensor]
+    for name, responses in tensors.items():
+        squares = np.mean([found[tensor] for tensor in responses], axis=0)
         importance[name] = np.maximum(squares, LEAST_IMPORTANCE * squares.max(initial=0.0) or 1.0)
     return importance
 

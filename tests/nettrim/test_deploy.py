@@ -19,6 +19,8 @@ from sklearn.datasets import load_digits
 
 from nettrim.cli import app, deploy_app, run
 from tests.boards.need_tools import need_tools
+from tests.nettrim.onnx_models import node, random_floats, write_onnx
+from tests.nettrim.test_prune_steps import FEATURES, STEPS, write_stack
 
 Deploy = Callable[..., int]
 
@@ -406,6 +408,36 @@ def test_blocks_of_16_weights_give_a_second_tflite_file_for_a_raspberry_pi(
     assert "model.sparse.tflite: 0 in blocks of 1x16" in capsys.readouterr().out
     assert deploy("--target", "host", *arguments) == 0
     assert not (tmp_path / "wide-host" / "model.sparse.tflite").exists()
+
+
+def test_a_recurrent_network_is_pruned_in_all_its_layers_and_has_the_same_bits_everywhere(
+    deploy: Deploy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_stack(tmp_path / "cells.onnx", "GRU", linear_before_reset=1)
+    np.savez(tmp_path / "calibration.npz", x=random_floats(100, STEPS, FEATURES))
+    assert deploy("--target", "host", path, "--sparsity", 0.6) == 0
+    report = json.loads((tmp_path / "cells-host" / "report.json").read_text())
+    assert report["totals"]["sparsity"] == pytest.approx(0.6, abs=0.02)  # int8 rounds a few more to zero
+    assert len(report["verification"]) >= 3
+    assert all(check["differing"] == 0 for check in report["verification"])
+    assert "were asked" not in capsys.readouterr().err
+
+
+def test_a_sparsity_that_layers_left_whole_keep_from_being_met_names_them(
+    deploy: Deploy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = [
+        node("Conv", "x w", "c", name="depthwise", group=8),
+        node("Relu", "c", "r"),
+        node("Flatten", "r", "f"),
+        node("MatMul", "f d", "y"),
+    ]
+    constants = {"w": random_floats(8, 1, 3, 3), "d": random_floats(32, 2)}
+    write_onnx(tmp_path / "depthwise.onnx", nodes, ["N", 8, 4, 4], constants)
+    np.savez(tmp_path / "calibration.npz", x=random_floats(100, 8, 4, 4))
+    assert deploy("--target", "host", tmp_path / "depthwise.onnx", "--sparsity", 0.9) == 0
+    expected = "90.0% were asked: layers that are not pruned hold 52.9% of all: depthwise (kept dense)"
+    assert expected in capsys.readouterr().err
 
 
 def test_class_names_and_normalisation_go_into_the_tflite_file(deploy: Deploy, digits: Path, tmp_path: Path) -> None:

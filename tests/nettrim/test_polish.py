@@ -119,6 +119,19 @@ def test_blocks_end_where_one_tensor_is_all_that_is_left(rng: np.random.Generato
     assert list(block_ends(graph, 9)) == [graph.outputs[0]]
 
 
+def test_no_block_ends_between_layers_that_share_a_weight(rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (4,))
+    for _ in range(4):
+        builder.dense(4)
+    graph = builder.build()
+    first, second, third, last = graph.layers
+    steps = tuple(replace(op, weight=second.weight, bias=second.bias) if op is third else op for op in graph.ops)
+    used = {name: tensor for name, tensor in graph.tensors.items() if name not in {third.weight, third.bias}}
+    shared = replace(graph, ops=steps, tensors=used)
+    assert list(block_ends(graph, 1)) == [layer.output for layer in graph.layers]
+    assert list(block_ends(shared, 1)) == [first.output, third.output, last.output]
+
+
 def test_pruning_says_which_layers_were_polished(rng: np.random.Generator) -> None:
     graph = _network(rng)
     samples = random_inputs(graph, rng, 100)
