@@ -10,13 +10,14 @@ FLOOR = 60.0  # per cent: what lies far below only flattens the rest
 
 
 def render_accuracy(rows: Sequence[Row]) -> str:
-    """Return the chart's SVG text; the same rows give the same text."""
+    """Return the chart's SVG text; the same rows give the same text. Rows of other parts are passed over."""
     import matplotlib as mpl  # noqa: PLC0415  # heavy
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "nettrim"
     from matplotlib import pyplot as plt  # noqa: PLC0415  # after the backend is chosen
 
+    rows = [row for row in rows if "method" in row]
     networks = list(dict.fromkeys(str(row["network"]) for row in rows))
     methods = list(dict.fromkeys(str(row["method"]) for row in rows))
     figure, panels = plt.subplots(1, len(networks), figsize=(PANEL[0] * len(networks), PANEL[1]), squeeze=False)

@@ -12,7 +12,7 @@ from nettrim_boards.board import Board
 from nettrim_exporters.tflite_blocks import BLOCK_WIDTH, block_density, can_block
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.graph import Graph, Tensor
-from nettrim_runtime.ops import Conv2d, Dense, Op, Reshape
+from nettrim_runtime.ops import Conv2d, Dense, Op, Reshape, op_constants
 
 Array = npt.NDArray[Any]
 
@@ -108,7 +108,7 @@ def with_two_roundings(graph: Graph, layers: Collection[str]) -> Graph:
             tensors |= {tensor.name: tensor for tensor in added}
         else:
             ops.append(op)
-    used = {name for op in ops if isinstance(op, Dense | Conv2d) for name in (op.weight, op.bias)}
+    used = {name for op in ops for name in op_constants(op)}
     kept = {name: tensor for name, tensor in tensors.items() if tensor.data is None or name in used}
     return replace(graph, ops=tuple(ops), tensors=kept)
 

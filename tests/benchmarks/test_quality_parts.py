@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.quality import Measured, keep_part
+from benchmarks.quality_chart import render_accuracy
+from benchmarks.results_file import Row
 
 
 def test_a_part_is_measured_once_and_read_back_as_it_was(tmp_path: Path) -> None:
@@ -25,3 +27,12 @@ def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     assert keep_part(None, "goal", dict) == {}
     assert not list(tmp_path.iterdir())
+
+
+def test_the_chart_passes_over_rows_of_other_parts() -> None:
+    compared: Row = {"network": "net", "method": "nettrim", "sparsity": 0.5, "accuracy": 90.0, "spread": 0.1}
+    others: list[Row] = [
+        {"part": "network of the papers", "sparsity": 0.95},
+        {"part": "no goal given", "network": "net"},
+    ]
+    assert render_accuracy([compared, *others]) == render_accuracy([compared])

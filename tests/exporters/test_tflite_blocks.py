@@ -135,3 +135,14 @@ def test_the_sparse_file_is_compared_with_the_dense_one() -> None:
     assert found.largest_step == np.abs(dense.astype(int) - sparse).max()
     assert found.changed_classes == np.sum(dense.argmax(axis=1) != sparse.argmax(axis=1))
     assert describe_sparse_tflite(graph, load_board("host"), x) is None
+
+
+def test_constants_of_other_operators_stay() -> None:
+    rng = np.random.default_rng(0)
+    builder = GraphBuilder(rng, (64,))
+    builder.dense(8)
+    builder.prelu()
+    graph = quantized(builder.build(), rng)
+    layers, samples = [graph.layers[0].name], random_inputs(graph, rng, 50)
+    outputs = run_litert(render_tflite(graph, blocked=layers), samples)
+    assert np.array_equal(outputs, run_graph(with_two_roundings(graph, layers), samples))
