@@ -1,5 +1,6 @@
-"""The benchmark beside CMSIS-NN: what it calls and how it compares."""
+"""The benchmark beside CMSIS-NN: what it calls, how it compares, and that the table of operators says what came out."""
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from benchmarks.cmsis_nn import Comparison, Subject, compare, figures, random_su
 from benchmarks.cmsis_nn_build import PROCESSORS, build_calls, split_outputs
 from benchmarks.cmsis_nn_calls import Call, Function, cmsis_call
 from benchmarks.cmsis_nn_networks import random_networks
+from benchmarks.results_file import ROOT
 from nettrim.toolchain import ToolchainError
 from nettrim_exporters.tflite_micro import CMSIS_NN
 from nettrim_runtime.engine import prepare
@@ -115,3 +117,12 @@ def test_outputs_lie_one_behind_the_other() -> None:
 def test_a_folder_without_the_library_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no Include"):
         build_calls(tmp_path, PROCESSORS[0], tmp_path)
+
+
+def test_the_table_of_operators_says_what_was_measured() -> None:
+    content = json.loads((ROOT / "benchmarks" / "results" / "cmsis_nn.json").read_text(encoding="utf-8"))
+    rows = [row for row in content["rows"] if row["part"].endswith("double rounding")]
+    assert {row["part"].split(", double")[0] for row in rows} == {processor.name for processor in PROCESSORS}
+    differing = {row["operator"].split(",")[0] for row in rows if row["differing"]}
+    assert {row["operator"].split(",")[0] for row in rows} == {operator.__name__ for operator in CMSIS_NN}
+    assert differing == {operator.__name__ for operator, text in CMSIS_NN.items() if not text.startswith("equal bits")}
