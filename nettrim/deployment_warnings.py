@@ -7,7 +7,8 @@ import numpy as np
 
 from nettrim.evaluate import Agreement
 from nettrim.layer_solution import LayerSolution
-from nettrim_exporters.tflite_micro import micro_gaps
+from nettrim_exporters.tflite_micro import cmsis_nn_gaps, micro_gaps
+from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import Dense
 
 if TYPE_CHECKING:
@@ -42,11 +43,17 @@ def result_warnings(deployment: "Deployment") -> tuple[str, ...]:
 
 
 def _micro_warnings(deployment: "Deployment") -> tuple[str, ...]:
-    gaps = micro_gaps(deployment.shipped) if deployment.inputs.board.os == "none" else ()
-    warning = (
-        f"model.tflite does not run in TensorFlow Lite Micro, which lacks {', '.join(gaps)}; model.h needs none of it"
-    )
-    return (warning,) if gaps else ()
+    return micro_warnings(deployment.shipped) if deployment.inputs.board.os == "none" else ()
+
+
+def micro_warnings(graph: Graph) -> tuple[str, ...]:
+    """Return what keeps a network's model.tflite out of TensorFlow Lite Micro, or out of its kernels for a Cortex-M."""
+    gaps, of_cortex_m = ", ".join(micro_gaps(graph)), ", ".join(cmsis_nn_gaps(graph))
+    if gaps:
+        return (f"model.tflite does not run in TensorFlow Lite Micro, which lacks {gaps}; model.h needs none of it",)
+    if of_cortex_m:
+        return (f"model.tflite needs TensorFlow Lite Micro's portable kernels: CMSIS-NN lacks {of_cortex_m}",)
+    return ()
 
 
 def _overfit_warnings(deployment: "Deployment") -> tuple[str, ...]:

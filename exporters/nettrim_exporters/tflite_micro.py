@@ -17,6 +17,7 @@ from nettrim_runtime.ops import (
     Conv2d,
     Dense,
     Function,
+    Layer,
     MaxPool2d,
     Mul,
     Op,
@@ -44,6 +45,19 @@ CMSIS_NN: Mapping[type[Op], str] = {
 def micro_gaps(graph: Graph) -> tuple[str, ...]:
     """Return what of a network TensorFlow Lite Micro cannot run, a phrase each; empty where it runs all of it."""
     return tuple(dict.fromkeys(_gaps(graph.ops)))
+
+
+def cmsis_nn_gaps(graph: Graph) -> tuple[str, ...]:
+    """Return what of a network CMSIS-NN's kernels cannot run beyond `micro_gaps`, a phrase each."""
+    wide = [layer for layer in graph.layers if graph.tensors[layer.input].dtype == "int16"]
+    dense = any(isinstance(layer, Dense) and graph.tensors[layer.weight].shape[0] > 1 for layer in wide)
+    in_groups = any(_is_in_groups(graph, layer) for layer in wide)
+    phrases = {"dense layers on int16 with a scale an output": dense, "convolutions in groups on int16": in_groups}
+    return tuple(phrase for phrase, holds in phrases.items() if holds)
+
+
+def _is_in_groups(graph: Graph, layer: Layer) -> bool:
+    return isinstance(layer, Conv2d) and 1 < layer.groups < graph.tensors[layer.input].shape[-1]
 
 
 def _gaps(ops: Iterable[Op]) -> Iterable[str]:

@@ -1,9 +1,12 @@
 """What a user is told of a finished network."""
 
+import numpy as np
 import pytest
 
-from nettrim.deployment_warnings import _agreement_warnings
+from nettrim.deployment_warnings import _agreement_warnings, micro_warnings
 from nettrim.evaluate import Agreement
+from nettrim_runtime.ops import Function
+from tests.graphs import GraphBuilder, quantized, random_mlp, widened
 
 
 @pytest.mark.parametrize(
@@ -14,3 +17,34 @@ def test_the_advice_is_for_what_the_loss_comes_from(pruned: float, deployed: flo
     warnings = _agreement_warnings(Agreement(pruned, pruned - 0.01, deployed, deployed - 0.01, 0.1, 0.2, 1000))
     assert len(warnings) == (advice is not None)
     assert all(advice in warning for warning in warnings if advice)
+
+
+def test_dense_layers_on_int16_are_named_as_what_cmsis_nn_lacks() -> None:
+    rng = np.random.default_rng(0)
+    assert micro_warnings(quantized(random_mlp(rng), rng)) == ()
+    (warning,) = micro_warnings(widened(random_mlp(rng), rng))
+    assert warning.endswith("portable kernels: CMSIS-NN lacks dense layers on int16 with a scale an output")
+
+
+def test_convolutions_in_groups_are_lacking_on_int16_and_depthwise_ones_are_not() -> None:
+    lacking = {}
+    for groups in (1, 2, 4):
+        rng = np.random.default_rng(0)
+        builder = GraphBuilder(rng, (5, 5, 4))
+        builder.conv(4, (1, 1))
+        builder.conv(4, groups=groups)
+        builder.conv(4, (1, 1))
+        graph = builder.build()
+        assert micro_warnings(quantized(graph, rng)) == ()
+        lacking[groups] = any("convolutions in groups on int16" in each for each in micro_warnings(widened(graph, rng)))
+    assert lacking == {1: False, 2: True, 4: False}
+
+
+def test_what_every_kernel_lacks_is_said_first() -> None:
+    rng = np.random.default_rng(0)
+    builder = GraphBuilder(rng, (6,))
+    builder.dense(4)
+    builder.dense(4)
+    builder.function(Function.GELU)
+    (warning,) = micro_warnings(widened(builder.build(), rng))
+    assert warning.startswith("model.tflite does not run in TensorFlow Lite Micro, which lacks GELU")
