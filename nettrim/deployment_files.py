@@ -32,6 +32,7 @@ from nettrim_boards.board import FIRMWARE_FOLDER, Board, load_board
 from nettrim_exporters.c_header import render_c_header, render_c_kernels
 from nettrim_exporters.tflite import render_tflite
 from nettrim_exporters.tflite_metadata import LABELS_FILE, Preparation, render_labels
+from nettrim_exporters.tflite_micro import micro_gaps
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import UnsupportedOperatorError
 from nettrim_runtime.graph import Array, Graph
@@ -251,6 +252,8 @@ def _render_readme(deployment: Deployment, program: str | None, golden_samples: 
         program=program,
         sparse_tflite=deployment.sparse_tflite,
         labels=deployment.inputs.class_names,
+        micro_gaps=micro_gaps(graph),
+        has_classes=deployment.agreement.deployed is not None,
         golden_samples=golden_samples,
         preprocessing=_preprocessing(deployment),
         input_shape=entry["shape"],

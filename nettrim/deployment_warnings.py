@@ -18,6 +18,7 @@ SPARSITY_EXCESS = 0.01  # above what was asked for, that a user should know of
 LARGE_GAP = 0.1  # of the l1 objective, above which a bound says little
 LOW_AGREEMENT = 0.99  # below it the result carries a warning
 BLAMELESS = 0.5  # of the deployed network's disagreement: a pruned one that has less is not what it comes from
+LARGE_LOSS, MISMATCH = 0.02, 3.0  # of accuracy on test samples; over the disagreement on held-out ones
 LESS = "ask for less --sparsity or a smaller --relative-epsilon, or give more calibration samples"
 COARSE = (
     "the pruned network before quantisation does not: int8 is too coarse for its input or activations; scale inputs of "
@@ -36,6 +37,8 @@ def result_warnings(deployment: "Deployment") -> tuple[str, ...]:
         *_overfit_warnings(deployment),
         *_agreement_warnings(deployment.agreement),
         *_drop_warnings(deployment),
+        *_mismatch_warnings(deployment),
+        *empty_layer_warnings(deployment.networks.pruned),
         *_sparsity_warnings(deployment),
         *_bound_warnings(deployment),
         *_polish_warnings(deployment),
@@ -107,6 +110,30 @@ def missed_drop(deployment: "Deployment") -> str | None:
 def _drop_warnings(deployment: "Deployment") -> tuple[str, ...]:
     sentence = missed_drop(deployment)
     return (sentence,) if sentence else ()
+
+
+def _mismatch_warnings(deployment: "Deployment") -> tuple[str, ...]:
+    """Tell of test samples that the pruned network fails on although it agrees on the calibration's."""
+    accuracy, agreement = deployment.accuracy, deployment.agreement.pruned
+    if deployment.inputs.test is None or accuracy is None or agreement is None:
+        return ()
+    lost, disagreeing = accuracy.original - accuracy.pruned, 1 - agreement
+    if lost < LARGE_LOSS or lost < MISMATCH * disagreeing:
+        return ()
+    test = deployment.inputs.test
+    seen, tested = (f"{x.min():.4g} to {x.max():.4g}" for x in (deployment.inputs.fit.x, test.x))
+    warning = (
+        f"{lost:.1%} of the accuracy on {test.source} is lost, though {agreement:.1%} of the held-out calibration ones "
+        f"keep their class: are they samples of one kind? Calibration values run from {seen}, test values from {tested}"
+    )
+    return (warning,)
+
+
+def empty_layer_warnings(graph: Graph) -> tuple[str, ...]:
+    """Return a sentence on the layers of a pruned network that have no weight left."""
+    empty = [layer.name for layer in graph.layers if graph.tensors[layer.weight].nnz == 0]
+    sentence = f"no weight is left in {', '.join(empty)}: what lies behind no longer depends on the input; {LESS}"
+    return (sentence,) if empty else ()
 
 
 def _sparsity_warnings(deployment: "Deployment") -> tuple[str, ...]:

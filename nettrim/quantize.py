@@ -37,6 +37,7 @@ Range = tuple[float, float]
 INT8_STEPS = 255
 WEIGHT_LIMIT = 127  # symmetric: -128 is never used, as TFLite's int8 specification asks
 WIDE_SCALE_BITS = 14
+SMALLEST_WIDE_SCALING = 2.0**-30  # of sums to outputs on int16: what is smaller, TFLite's multipliers take for zero
 INT16_STEPS = 32767  # on each side of zero
 BIAS_LIMIT = {"int8": 1 << 24, "int16": 1 << 32}  # a bias this large still has more digits than any output
 ZERO_ROW_BIAS = {"int8": 1 << 20, "int16": 1 << 28}  # the integer that the bias of a fully pruned row becomes
@@ -198,7 +199,7 @@ def quantize_layer(
     """Return a layer's weight as int8, one scale an output channel, and its bias as int32, or int64 beside int16."""
     weight, bias = graph.tensors[layer.weight], graph.tensors[layer.bias]
     rows, bias_values = weight.values().reshape(weight.shape[0], -1), bias.values()
-    scale = _weight_scales(rows, np.abs(bias_values), input_scale, dtype)
+    scale = _weight_scales(rows, np.abs(bias_values), (input_scale, output_scale), dtype)
     if isinstance(layer, Dense) and dtype == "int8":
         scale = _settle_scales(rows, bias_values, scale, (input_scale, output_scale))
     integers, bias_integers = _to_integers(rows, bias_values, scale, input_scale)
@@ -221,13 +222,16 @@ def quantize_slope(slope: Tensor) -> Tensor:
     return replace(slope, dtype="int8", data=integers, quantization=Quantization(scale))
 
 
-def _weight_scales(rows: Array, bias_magnitude: Array, input_scale: float, dtype: str) -> Array:
-    """Cover each row's largest weight; widen it where the bias would otherwise grow too large."""
+def _weight_scales(rows: Array, bias_magnitude: Array, scales: tuple[float, float], dtype: str) -> Array:
+    """Cover each row's largest weight; widen it where the bias would otherwise grow too large, the scaling to zero."""
+    input_scale, output_scale = scales
     largest = np.abs(rows).max(axis=1, initial=0.0).astype(np.float64)
     scale = largest / WEIGHT_LIMIT
     scale = np.maximum(scale, bias_magnitude / (input_scale * BIAS_LIMIT[dtype]))
     zero_row = np.where(bias_magnitude > 0, bias_magnitude / (input_scale * ZERO_ROW_BIAS[dtype]), 1.0)
     scale = np.where(largest > 0, scale, zero_row)
+    if dtype == "int16":
+        scale = np.maximum(scale, SMALLEST_WIDE_SCALING * output_scale / input_scale)
     return (_with_few_digits(scale) if dtype == "int16" else scale).astype(np.float32)
 
 

@@ -396,3 +396,20 @@ def test_softmax_of_another_output_scale_is_refused() -> None:
 @pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions, random_moves])
 def test_ordinary_networks_pass_the_check(make: Callable[..., Graph]) -> None:
     check_tflite(make(np.random.default_rng(0)))
+
+
+def test_rows_that_are_next_to_nothing_give_the_bits_of_the_engine_on_int16() -> None:
+    rng = np.random.default_rng(0)
+    builder = GraphBuilder(rng, (16,))
+    for size in (12, 8, 4):
+        builder.dense(size, RELU)
+    graph = builder.build()
+    layer = graph.layers[1]
+    weight, bias = graph.tensors[layer.weight], graph.tensors[layer.bias]
+    weights, biases = weight.values().copy(), bias.values().copy()
+    weights[3], biases[3] = 0, 1e-6  # fully pruned
+    weights[4], biases[4] = weights[4] * 1e-9, 1e-7
+    graph = graph.with_tensors([replace(weight, data=weights), replace(bias, data=biases)])
+    wide = widened(graph, rng)
+    samples = random_inputs(wide, rng, N_SAMPLES)
+    assert np.array_equal(run_litert(render_tflite(wide), samples), run_graph(wide, samples))

@@ -449,3 +449,15 @@ def test_class_names_and_normalisation_go_into_the_tflite_file(deploy: Deploy, d
     assert (tmp_path / "model-host" / "labels.txt").read_text() == (tmp_path / "names.txt").read_text()
     (tmp_path / "names.txt").write_text("only one\n")
     assert deploy("--target", "host", *arguments, "--force") == 2
+
+
+def test_calibration_of_another_kind_than_the_test_samples_is_said(
+    deploy: Deploy, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(digits / "calibration.npz") as arrays:
+        np.savez(
+            tmp_path / "noise.npz", x=np.random.default_rng(0).normal(-40, 1, arrays["x"].shape).astype(np.float32)
+        )
+    arguments = ("--data", tmp_path / "noise.npz", "--test-data", digits / "test.npz", "--sparsity", 0.8)
+    assert deploy("--target", "host", digits / "model.pt", *arguments) == 0
+    assert "are they samples of one kind? Calibration values run from -4" in " ".join(capsys.readouterr().err.split())

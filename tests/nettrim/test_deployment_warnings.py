@@ -1,9 +1,11 @@
 """What a user is told of a finished network."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from nettrim.deployment_warnings import _agreement_warnings, micro_warnings
+from nettrim.deployment_warnings import _agreement_warnings, empty_layer_warnings, micro_warnings
 from nettrim.evaluate import Agreement
 from nettrim_runtime.ops import Function
 from tests.graphs import GraphBuilder, quantized, random_mlp, widened
@@ -48,3 +50,11 @@ def test_what_every_kernel_lacks_is_said_first() -> None:
     builder.function(Function.GELU)
     (warning,) = micro_warnings(widened(builder.build(), rng))
     assert warning.startswith("model.tflite does not run in TensorFlow Lite Micro, which lacks GELU")
+
+
+def test_layers_without_a_weight_are_named() -> None:
+    graph = random_mlp(np.random.default_rng(0))
+    assert empty_layer_warnings(graph) == ()
+    weight = graph.tensors[graph.layers[1].weight]
+    (warning,) = empty_layer_warnings(graph.with_tensors([replace(weight, data=np.zeros_like(weight.values()))]))
+    assert warning.startswith(f"no weight is left in {graph.layers[1].name}: what lies behind")
