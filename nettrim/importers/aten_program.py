@@ -1,30 +1,18 @@
 """A program of torch operators, from an export archive, as a module that torch can export."""
 
 import io
-import math
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nettrim.importers.aten_operators import TENSOR_OPERATORS
+from nettrim.importers.aten_calls import Call, find_call, is_literal, read_literal
 from nettrim.importers.export_archive import DTYPES, ExportArchive, read_export_archive
 from nettrim.importers.torch_export import first_line
 from nettrim.importers.torch_file import TRUST_ADVICE, TRUST_NOTE
 from nettrim.importers.torch_library import import_torch
 from nettrim_runtime.errors import ModelFileError, UnsupportedOperatorError
 
-NAMESPACE = "torch.ops.aten."
-PYTHON_OPERATORS: Mapping[str, Callable[..., Any]] = {  # on sizes, and to take one of several outputs
-    "_operator.getitem": operator.getitem,
-    "_operator.mul": operator.mul,
-    "_operator.add": operator.add,
-    "_operator.sub": operator.sub,
-    "_operator.floordiv": operator.floordiv,
-    "math.ceil": math.ceil,
-}
-LITERALS = frozenset({"as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_string", "as_strings"})
 Values = dict[str, Any]
 
 
@@ -99,9 +87,12 @@ def build_module(path: Path, archive: ExportArchive) -> Any:
         When it calls operators outside the list: the message names all of them.
     """
     torch = import_torch(path)
-    foreign = sorted({str(node["target"]) for node in archive.nodes if not _is_known(str(node["target"]))})
+    found = {target: find_call(torch, target) for target in {str(node["target"]) for node in archive.nodes}}
+    foreign = sorted(target for target, call in found.items() if call is None)
     if foreign:
         raise UnsupportedOperatorError(f"{path}: unsupported operators: {', '.join(foreign)}")
+
+    steps = [(node, call) for node in archive.nodes if (call := found[str(node["target"])]) is not None]
 
     class Program(torch.nn.Module):  # type: ignore[name-defined, misc]  # torch is imported only when it is needed
         def __init__(self) -> None:
@@ -112,20 +103,16 @@ def build_module(path: Path, archive: ExportArchive) -> Any:
         def forward(self, sample: Any) -> Any:
             constants = {key: self.get_buffer(name) for key, (name, _) in archive.constants.items()}
             values = {**constants, archive.input: sample}
-            for node in archive.nodes:
-                _run(torch, node, values)
+            for node, call in steps:
+                _run(torch, node, call, values)
             return values[archive.output]
 
     try:
         return Program().float().eval()
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ModelFileError(f"{path}: the weights of the export archive have unusable names ({error})") from error
-
-
-def _is_known(target: str) -> bool:
-    return target in PYTHON_OPERATORS or (
-        target.startswith(NAMESPACE) and target.removeprefix(NAMESPACE).partition(".")[0] in TENSOR_OPERATORS
-    )
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelFileError(
+            f"{path}: the weights of the export archive have unusable names ({first_line(error)})"
+        ) from error
 
 
 def _attach(torch: Any, module: Any, names: list[str], tensor: Any) -> None:
@@ -137,23 +124,15 @@ def _attach(torch: Any, module: Any, names: list[str], tensor: Any) -> None:
     module.register_buffer(names[-1], tensor)
 
 
-def _run(torch: Any, node: Mapping[str, Any], values: Values) -> None:
+def _run(torch: Any, node: Mapping[str, Any], call: Call, values: Values) -> None:
     arguments = [(entry["name"], entry.get("kind"), _read(torch, entry["arg"], values)) for entry in node["inputs"]]
     positional = [value for _, kind, value in arguments if kind != 2]  # schema.py, ArgumentKind.KEYWORD
     named = {name: value for name, kind, value in arguments if kind == 2}
-    result = _function(torch, node["target"])(*positional, **named)
+    result = call(*positional, **named)
     outputs = node["outputs"]
     if len(outputs) == 1 and "as_tensors" not in outputs[0]:
         result = [result]
     values.update(zip(_names(outputs), result, strict=False))
-
-
-def _function(torch: Any, target: str) -> Callable[..., Any]:
-    if target in PYTHON_OPERATORS:
-        return PYTHON_OPERATORS[target]
-    name, _, overload = target.removeprefix(NAMESPACE).partition(".")
-    found: Callable[..., Any] = getattr(getattr(torch.ops.aten, name), overload or "default")
-    return found
 
 
 def _names(outputs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -168,8 +147,8 @@ def _names(outputs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 def _read(torch: Any, argument: Mapping[str, Any], values: Values) -> Any:
     """Return an argument of a node, in the notation of torch/_export/serde/schema.py."""
     ((kind, entry),) = argument.items()
-    if kind in LITERALS:
-        return entry
+    if is_literal(kind):
+        return read_literal(kind, entry)
     match kind:
         case "as_none":
             return None

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from nettrim.importers import load_model
+from nettrim.importers.aten_calls import find_call, read_literal
 from nettrim_runtime.errors import ModelFileError, UnsupportedOperatorError
 from tests.nettrim.onnx_models import op_names
 from tests.nettrim.torch_models import Marker, assert_runs_as_in_torch, make_cnn, rewrite
@@ -129,12 +130,92 @@ def test_pickled_weight_is_read_when_the_file_is_trusted(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "target",
-    ["torch.ops.aten.from_file.default", "torch.hub.os.system", "_operator.attrgetter", "math.sin", "#x:y", "eval"],
+    [
+        *(
+            "torch.ops.aten.from_file.default",
+            "torch.hub.os.system",
+            "_operator.attrgetter",
+            "math.sin",
+            "#x:y",
+            "eval",
+        ),
+        *("torch.ops.aten.neg.__getattribute__", "torch.ops.aten.neg.__setattr__", "torch.ops.aten.neg.__getattr__"),
+        *("torch.ops.aten.neg.op", "torch.ops.aten.neg.default.__call__", "torch.ops.aten.mul.left_t"),
+        *("torch.ops.aten.add.str", "torch.ops.aten.__class__", "torch.ops.aten.float.default"),
+    ],
 )
 def test_other_operators_are_refused_by_name(tmp_path: Path, target: str) -> None:
     path = small(tmp_path / "model.pt2")
     edit(path, PROGRAM, lambda content: content["graph_module"]["graph"]["nodes"][0].update(target=target))
     with pytest.raises(UnsupportedOperatorError, match=rf"unsupported operators: {target}"):
+        load_model(path)
+
+
+def call(target: str, output: str, *arguments: dict[str, Any]) -> dict[str, Any]:
+    inputs = [{"name": "a", "arg": argument, "kind": 1} for argument in arguments]
+    return {"target": target, "inputs": inputs, "outputs": [{"as_tensor": {"name": output}}], "metadata": {}}
+
+
+def test_methods_of_operators_are_not_called(tmp_path: Path) -> None:
+    path, marker = small(tmp_path / "model.pt2"), tmp_path / "marker"
+    neg, code = "torch.ops.aten.neg", f"__import__('os').mkdir({str(marker)!r})"
+    chain = [
+        call(f"{neg}.__getattribute__", "v", {"as_string": "__call__"}),
+        call(f"{neg}.__setattr__", "n", {"as_string": "_op"}, {"as_name": "v"}),
+        call(f"{neg}.__getattr__", "globals", {"as_string": "__globals__"}),
+        call("_operator.getitem", "builtins", {"as_name": "globals"}, {"as_string": "__builtins__"}),
+        call("_operator.getitem", "exec", {"as_name": "builtins"}, {"as_string": "exec"}),
+        call("torch.ops.aten.abs.__setattr__", "m", {"as_string": "default"}, {"as_name": "exec"}),
+        call("torch.ops.aten.abs.default", "done", {"as_string": code}),
+    ]
+    edit(path, PROGRAM, lambda content: content["graph_module"]["graph"]["nodes"].__setitem__(slice(0, 0), chain))
+    with pytest.raises(UnsupportedOperatorError, match=r"neg\.__getattribute__, torch\.ops\.aten\.neg\.__setattr__"):
+        load_model(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments"),
+    [
+        ("_operator.mul", ("a", 1 << 31)),
+        ("_operator.mul", ([1], 1 << 31)),
+        ("_operator.add", ("a", "b")),
+        ("_operator.add", (1 << 63, 1)),
+        ("_operator.getitem", ("ab", 0)),
+        ("_operator.getitem", ({"a": 1}, "a")),
+        ("_operator.getitem", ([1, 2], "a")),
+        ("math.ceil", ("a",)),
+    ],
+)
+def test_python_operators_take_numbers_alone(target: str, arguments: tuple[Any, ...]) -> None:
+    function = find_call(torch, target)
+    assert function is not None
+    with pytest.raises(TypeError, match=r"expected (numbers of 64 bits|one of several outputs)"):
+        function(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry"),
+    [
+        ("as_int", "a"),
+        ("as_int", 1 << 63),
+        ("as_ints", [1, "a"]),
+        ("as_float", "a"),
+        ("as_bool", [1]),
+        ("as_string", 1),
+    ],
+)
+def test_literals_are_of_their_kind(kind: str, entry: Any) -> None:
+    with pytest.raises(TypeError, match=f"{kind} holds"):
+        read_literal(kind, entry)
+
+
+@pytest.mark.slow
+def test_text_is_not_multiplied(tmp_path: Path) -> None:
+    path = small(tmp_path / "model.pt2")
+    node = call("_operator.mul", "v", {"as_string": "a"}, {"as_int": 2})
+    edit(path, PROGRAM, lambda content: content["graph_module"]["graph"]["nodes"].insert(0, node))
+    with pytest.raises(ModelFileError, match="torch cannot export the module"):
         load_model(path)
 
 
