@@ -44,7 +44,7 @@ from nettrim.passes import simplify
 from nettrim.passes.rewiring import replace_input
 from nettrim_runtime.errors import GraphError, ModelFileError, UnsupportedOperatorError
 from nettrim_runtime.graph import Graph
-from nettrim_runtime.ops import Reshape
+from nettrim_runtime.ops import NO_PADDING, Reshape
 
 CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "Add": convert_pair,
@@ -206,6 +206,8 @@ def _add_output(conversion: Conversion, name: str, node: Node) -> tuple[str, tup
     What a ``node`` gives as output in another order is transposed; images stay channels last.
     """
     source, value, builder = conversion.builder.source, conversion.find(name), conversion.builder
+    if value is not None and value.padding != NO_PADDING:
+        value = conversion.value(replace(node, inputs=(name,)))
     is_image = value is not None and len(value.shape) == 3 and is_straight(value.positions.transpose(1, 2, 0))
     if value is None or (builder.producer(value.tensor) is None and (is_image or is_straight(value.positions))):
         raise ModelFileError(f"{source}: output {name!r} is computed by no operator, expected a network")

@@ -106,11 +106,12 @@ class Conversion:
 
     def value(self, operator: FileOperator, place: int = 0) -> str:
         """Return an input's tensor in the graph; zeros that no convolution takes in are written by a `Pad`."""
-        value = self.padded_value(operator, place)
-        return value.tensor if value.padding == NO_PADDING else self.padded(value)
+        return self.padded(self.padded_value(operator, place))
 
     def padded(self, value: Value) -> str:
-        """Return the tensor of an image with the zeros around it."""
+        """Return the tensor of a value with the zeros around it, if there are any."""
+        if value.padding == NO_PADDING:
+            return value.tensor
         if value not in self._padded:
             top, bottom, left, right = value.padding
             name = f"{value.tensor}/padded"

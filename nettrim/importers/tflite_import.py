@@ -104,11 +104,10 @@ def import_tflite(data: bytes, source: str, name: str, input_shape: tuple[int, .
     refusals = _convert(operators, conversion)
     if refusals:
         raise UnsupportedOperatorError(refusal_message(source, refusals, CONVERTERS))
-    value = conversion.find(output)
-    if value is None or conversion.builder.producer(value.tensor) is None:
-        raise ModelFileError(f"{source}: output {file.tensors[output].name!r} is computed by no operator")
     try:
-        built = conversion.builder.build(name, (next(iter(conversion.builder.tensors)),), (value.tensor,))
+        built = conversion.builder.build(
+            name, (next(iter(conversion.builder.tensors)),), (_output_tensor(conversion, output),)
+        )
         graph, integers = simplify(built), integer_graph(built, conversion)
     except GraphError as error:
         raise ModelFileError(f"{source}: the network does not fit together: {error}") from error
@@ -120,6 +119,15 @@ def import_tflite(data: bytes, source: str, name: str, input_shape: tuple[int, .
     )
     layout: InputLayout = "NHWC" if len(shape) == 3 else "flat"
     return ImportedModel(graph, layout, shape, notes, "TensorFlow Lite", integers.graph if integers else None)
+
+
+def _output_tensor(conversion: Conversion, output: int) -> str:
+    """Return the tensor of the network's output, with the zeros that a PAD puts around it."""
+    value, file = conversion.find(output), conversion.file
+    tensor = None if value is None else conversion.padded(value)
+    if tensor is None or conversion.builder.producer(tensor) is None:
+        raise ModelFileError(f"{file.source}: output {file.tensors[output].name!r} is computed by no operator")
+    return tensor
 
 
 def _transposes(graph: Graph) -> list[str]:

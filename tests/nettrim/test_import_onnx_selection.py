@@ -240,6 +240,13 @@ def test_padding_that_no_convolution_takes_in_is_an_operator_of_its_own(
     assert op_names(model) == ["Pad", "MaxPool2d"]
 
 
+@pytest.mark.parametrize(("shape", "pads"), [([2, 4, 5], [0, 0, 1, 0, 0, 0, 2, 1]), ([2, 5], [0, 0, 1, 0, 0, 3])])
+def test_padding_at_the_end_is_an_operator_of_its_own(tmp_path: Path, shape: list[int], pads: list[int]) -> None:
+    nodes = [node("Relu", "x", "r"), node("Pad", "r p", "y")]
+    path = write_onnx(tmp_path / "m.onnx", nodes, ["N", *shape], {"p": np.array(pads)})
+    assert op_names(assert_runs_as_in_onnx_runtime(path)) == ["Activation", "Pad"]
+
+
 def test_padding_that_a_convolution_and_a_pool_read_is_written_once_and_taken_in_once(tmp_path: Path) -> None:
     nodes = [
         node("Pad", "x around", "p"),

@@ -161,6 +161,17 @@ def test_padding_before_a_pool_is_an_operator_of_its_own(tmp_path: Path) -> None
     assert [type(op).__name__ for op in model.graph.ops] == ["Pad", "MaxPool2d"]
 
 
+@pytest.mark.parametrize("code", ["RELU", "none"])
+def test_padding_at_the_end_is_an_operator_of_its_own(tmp_path: Path, code: str) -> None:
+    file = FileWriter()
+    entry, output = file.activation((1, 4, 5, 2)), file.activation((1, 5, 9, 2))
+    source = entry if code == "none" else file.add(code, (entry,), file.activation((1, 4, 5, 2)))
+    sides = file.constant(np.array([[0, 0], [1, 0], [1, 3], [0, 0]], np.int32))
+    file.add("PAD", (source, sides), output, published.PadOptionsT)
+    model = assert_runs_as_in_litert(write_file(tmp_path, file.content((entry,), (output,))))
+    assert type(model.graph.ops[-1]).__name__ == "Pad"
+
+
 @pytest.mark.parametrize("masks", [{}, {"beginMask": 2, "endMask": 4}, {"shrinkAxisMask": 2}, {"shrinkAxisMask": 12}])
 def test_a_strided_slice_may_leave_bounds_open_and_drop_axes(tmp_path: Path, masks: dict[str, int]) -> None:
     file = FileWriter()
