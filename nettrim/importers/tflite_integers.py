@@ -13,6 +13,7 @@ from nettrim_runtime.ops import Reshape, UnaryFunction, op_constants, op_inputs
 from nettrim_runtime.unary import border_distance
 
 DTYPES = {"INT8": "int8", "INT16": "int16", "INT32": "int32", "INT64": "int64"}
+RETYPES = {"QUANTIZE", "DEQUANTIZE"}  # operators whose floats are the integers beside them
 OBJECTIONS_SHOWN = 3
 
 
@@ -37,7 +38,7 @@ def integer_graph(graph: Graph, conversion: Conversion) -> FileIntegers | None:
     for op in graph.ops:
         if isinstance(op, Reshape) and op.input in conversion.integers:
             conversion.integers.setdefault(op.output, conversion.integers[op.input])
-    objections = [*conversion.objections, *_missing(graph, conversion)]
+    objections = [*conversion.objections, *_in_floats(conversion), *_missing(graph, conversion)]
     objections += [] if objections else _uncertain(graph, conversion)
     if objections:
         return _refused(objections)
@@ -49,6 +50,19 @@ def integer_graph(graph: Graph, conversion: Conversion) -> FileIntegers | None:
     except NettrimError as error:
         return _refused([str(error)])
     return FileIntegers(quantized, "the file's own integers")
+
+
+def _in_floats(conversion: Conversion) -> list[str]:
+    """Name the operators that the file computes in floats, and that were not left out: other bits than integers'."""
+    tensors, objections = conversion.file.tensors, []
+    for operator in conversion.file.operators:
+        read, written = ({conversion.find(place) for place in ends} for ends in (operator.inputs, operator.outputs))
+        is_left_out = written <= {None, *read}
+        activations = [place for place in (*operator.inputs, *operator.outputs) if conversion.find(place) is not None]
+        is_float = any(tensors[place].type == "FLOAT32" for place in activations)
+        if is_float and not is_left_out and operator.op_type not in RETYPES:
+            objections.append(f"{operator.op_type} {operator.name!r} computes in floats")
+    return objections
 
 
 def _missing(graph: Graph, conversion: Conversion) -> list[str]:

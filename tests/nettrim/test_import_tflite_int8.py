@@ -320,9 +320,19 @@ def constant_operand() -> bytes:
     return file.content((entry,), (output,))
 
 
+def floats_between() -> bytes:
+    file = FileWriter()
+    entry, start, end = file.activation((1, 8), **int8(0.031, 3)), file.activation((1, 8)), file.activation((1, 8))
+    file.add("DEQUANTIZE", (entry,), start, version=2)
+    file.add("LEAKY_RELU", (start,), end, published.LeakyReluOptionsT, alpha=0.3)
+    output = file.add("QUANTIZE", (end,), file.activation((1, 8), **int8(0.02, -60)))
+    return file.content((entry,), (output,))
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
+        (floats_between, "LEAKY_RELU 't2' computes in floats"),
         (reshaped_file, "RESHAPE 't1' reads and writes different scales"),
         (same_reshaped_file, "RESHAPE 't1' reads and writes different scales"),
         (asymmetric_weights, "Dense .* is not int8 throughout"),
