@@ -11,6 +11,7 @@ Entry = Mapping[str, Any]  # a layer as the JSON has it
 Source = tuple[str, int]  # a layer's name and which of its calls
 
 MODELS = ("Sequential", "Functional", "Model")
+LARGEST_SIZE = 2**31 - 1  # of an axis of the input
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +201,6 @@ def _input_shape(content: Entry, part: _Part) -> tuple[int | None, ...] | None:
     if shape is None:
         return None
     sizes = tuple(shape[1:])
-    if not sizes or not all(size is None or (isinstance(size, int) and size > 0) for size in sizes):
+    if not sizes or not all(size is None or (type(size) is int and 0 < size <= LARGEST_SIZE) for size in sizes):
         raise ValueError(f"input shape {shape}")
     return sizes

@@ -19,6 +19,8 @@ Array = npt.NDArray[Any]
 
 OPSET, IR_VERSION = 20, 9  # the first opset with Gelu
 TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+# What settings of another type than Keras writes raise in a converter.
+MISTYPED = (AttributeError, LookupError, TypeError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -182,4 +184,7 @@ def _convert_layer(
         return converters[layer.kind](layer, network, inputs)
     except RefusedLayerError as error:
         refusals.append(f"{title}: {error}")
-        return inputs[0]
+    except MISTYPED as error:
+        reason = " ".join(str(error).split())[:200]
+        refusals.append(f"{title}: its settings are not as Keras writes them ({type(error).__name__}: {reason})")
+    return inputs[0]
