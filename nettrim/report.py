@@ -270,10 +270,15 @@ def _accuracy_line(report: dict[str, Any]) -> str:
 
 
 def _sparse_tflite_line(found: dict[str, Any]) -> str:
+    layers, steps = found["layers"], found["largest_step"]
     return (
-        f"model.sparse.tflite: {', '.join(found['layers'])} in blocks of 1x16; at most {found['largest_step']} steps "
-        f"from model.tflite, {found['changed_classes']} of {found['samples']} classes changed"
+        f"model.sparse.tflite: layer{_plural(len(layers))} {', '.join(layers)} in blocks of 1x16; at most {steps} "
+        f"step{_plural(steps)} from model.tflite, {found['changed_classes']} of {found['samples']} classes changed"
     )
+
+
+def _plural(count: int) -> str:
+    return "" if count == 1 else "s"
 
 
 def _agreement_line(agreement: dict[str, Any], *, as_in_file: bool) -> str:
