@@ -31,7 +31,7 @@ def test_the_first_weight_to_go_is_the_one_whose_loss_is_least_after_a_refit() -
 
 
 @given(st.integers(0, 30), st.integers(0, 10**6))
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 def test_elimination_keeps_as_many_weights_as_asked(nnz: int, seed: int) -> None:
     problem = random_problem(seed, shape=(6, 5, 40))
     W, _ = eliminate(problem, problem.W, problem.bias, nnz)
