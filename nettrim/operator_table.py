@@ -67,7 +67,7 @@ SOURCES: dict[type[Op], Sources] = {
     UnaryFunction: Sources(
         ("Sigmoid", "Tanh", "HardSwish", "LeakyRelu", "Gelu"),
         ("LOGISTIC", "TANH", "HARD_SWISH", "LEAKY_RELU", "GELU", "RSQRT"),
-        ("Activation", "LeakyReLU", "ELU", "Sigmoid", "Silu", "Tanh"),
+        ("Activation", "LeakyReLU", "Sigmoid", "Silu", "Tanh"),
     ),
     PRelu: Sources(("PRelu",), ("PRELU",), ("PReLU",)),
     Reshape: Sources(
@@ -86,7 +86,7 @@ SOURCES: dict[type[Op], Sources] = {
 COMPOSED = Sources(
     onnx=("BatchNormalization", "ConvTranspose", "GRU", "HardSigmoid", "LSTM", "LayerNormalization", "Swish"),
     tflite=("DENSIFY",),
-    keras=("BatchNormalization", "Divide", "Maximum", "Minimum", "Normalization", "Rescaling", "SeparableConv2D"),
+    keras=("BatchNormalization", "Divide", "Normalization", "Rescaling", "SeparableConv2D"),
 )
 # Gone from a trained network, or names under which a file keeps other layers.
 WITHOUT_OPERATOR = Sources(

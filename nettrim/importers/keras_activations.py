@@ -11,13 +11,9 @@ ONNX_NAMES = {  # Keras's functions that ONNX has as well, with ONNX's own setti
     "relu": "Relu",
     "sigmoid": "Sigmoid",
     "tanh": "Tanh",
-    "selu": "Selu",
-    "softplus": "Softplus",
-    "softsign": "Softsign",
-    "exponential": "Exp",
+    "exponential": "Exp",  # as a part of a sigmoid that is spelled out
     "hard_swish": "HardSwish",
     "hard_silu": "HardSwish",
-    "mish": "Mish",
     "gelu": "Gelu",
 }
 HARD_SIGMOID_SLOPES = {2: 0.2, 3: 1 / 6}  # by Keras's major version
@@ -57,8 +53,6 @@ def _add_nodes(title: str, function: str, config: Mapping[str, Any], network: Ne
     if function in {"leakyrelu", "leaky_relu"}:
         slope = _number(config, "alpha", _number(config, "negative_slope", 0.3 if function == "leakyrelu" else 0.2))
         return network.add("LeakyRelu", title, source, alpha=slope)
-    if function == "elu":
-        return network.add("Elu", title, source, alpha=_number(config, "alpha", 1.0))
     if function == "hard_sigmoid":
         return network.add("HardSigmoid", title, source, alpha=HARD_SIGMOID_SLOPES.get(network.version, 0.2), beta=0.5)
     if function in {"swish", "silu"}:

@@ -20,8 +20,6 @@ PAIRS: Mapping[str, str] = {  # ONNX's names of Keras's layers and operators
     "Multiply": "Mul",
     "Divide": "Div",
     "TrueDivide": "Div",
-    "Maximum": "Max",
-    "Minimum": "Min",
 }
 # Functions that Keras 2 writes down for `a + b` and the like, and for calls of TensorFlow's own.
 TENSORFLOW_PAIRS: Mapping[str, str] = {

@@ -254,7 +254,7 @@ CONVERTERS: Mapping[str, Converter] = {
     **dict.fromkeys(("AlphaDropout", "ActivityRegularization", "Identity", "RandomFlip"), convert_identity),
     **dict.fromkeys(("RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast"), convert_identity),
     **dict.fromkeys(PAIRS, convert_pair),
-    **dict.fromkeys(("ReLU", "LeakyReLU", "ELU", "Softmax"), convert_function),
+    **dict.fromkeys(("ReLU", "LeakyReLU", "Softmax"), convert_function),
     **dict.fromkeys(("Relu", "Relu6", "Sigmoid", "Tanh", "Silu"), convert_function),  # of keras.ops
     **dict.fromkeys(("GlobalAveragePooling2D", "GlobalMaxPooling2D"), convert_global_pool),
     "Activation": convert_activation,
