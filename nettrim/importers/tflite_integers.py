@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 from nettrim.clear_tables import CLEAR
 from nettrim.importers.tflite_conversion import Conversion, Integers
+from nettrim.importers.tflite_parameters import scale_objection
 from nettrim.passes import simplify
 from nettrim_runtime.errors import NettrimError
 from nettrim_runtime.fixed_output import fixed_output
-from nettrim_runtime.fixed_point import layer_requantization
 from nettrim_runtime.graph import Graph, Tensor
 from nettrim_runtime.ops import Reshape, UnaryFunction, op_constants, op_inputs
 from nettrim_runtime.unary import border_distance
@@ -39,16 +39,17 @@ def integer_graph(graph: Graph, conversion: Conversion) -> FileIntegers | None:
         if isinstance(op, Reshape) and op.input in conversion.integers:
             conversion.integers.setdefault(op.output, conversion.integers[op.input])
     objections = [*conversion.objections, *_in_floats(conversion), *_missing(graph, conversion)]
-    objections += [] if objections else _uncertain(graph, conversion)
     if objections:
         return _refused(objections)
     tensors = {name: _with_integers(tensor, conversion.integers[name]) for name, tensor in graph.tensors.items()}
     try:
         quantized = simplify(replace(graph, tensors=tensors))
-        for layer in quantized.layers:
-            layer_requantization(quantized, layer)
     except NettrimError as error:
         return _refused([str(error)])
+    objections = [*filter(None, (scale_objection(quantized, op) for op in quantized.ops))]
+    objections = objections or _uncertain(graph, conversion)
+    if objections:
+        return _refused(objections)
     return FileIntegers(quantized, "the file's own integers")
 
 

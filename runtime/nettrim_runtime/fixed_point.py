@@ -19,6 +19,7 @@ Array = npt.NDArray[Any]
 
 FRACTION_BITS = 31  # Q0.31 multipliers, as tensorflow/lite/kernels/internal/quantization_util.cc
 SMALLEST_SHIFT = -31
+LARGEST_SHIFT = 30  # to the left of an int32
 ADD_LEFT_SHIFT = {"int8": 20, "int16": 15}  # headroom of the ADD kernels, tensorflow/lite/kernels/add.cc
 WIDE_FRACTION_BITS = 15  # Q0.15 multipliers of int64 accumulators, tensorflow/lite/kernels/internal/common.cc
 LARGEST_WIDE_MULTIPLIER = 0x7FFF
@@ -87,11 +88,18 @@ class AddParameters:
     upper: int
 
 
-def quantize_multiplier(real: float) -> tuple[int, int]:
+def quantize_multiplier(real: float, largest_shift: int = LARGEST_SHIFT) -> tuple[int, int]:
     """Return (multiplier, shift) with real = multiplier * 2^(shift - 31), multiplier in [2^30, 2^31).
 
     A real too small for a shift of -31 gives (0, 0), as TFLite's QuantizeMultiplier does.
+
+    Raises
+    ------
+    GraphError
+        When the real is not finite, or needs a larger shift than the arithmetic that follows has room for.
     """
+    if not math.isfinite(real):
+        raise GraphError(f"its scales make a factor of {real}, expected a finite one: take scales nearer to each other")
     if real == 0.0:
         return 0, 0
     fraction, shift = math.frexp(real)
@@ -100,6 +108,11 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
         multiplier, shift = multiplier // 2, shift + 1
     if shift < SMALLEST_SHIFT:
         return 0, 0
+    if shift > largest_shift:
+        raise GraphError(
+            f"its scales make a factor of {real:.3g}, expected less than 2^{largest_shift}: take scales nearer to each "
+            "other"
+        )
     return multiplier, shift
 
 
@@ -315,7 +328,7 @@ def _wide_pairs(op: Layer, real: Array) -> tuple[Rounding, list[tuple[int, int]]
 
 
 def _wide_multiplier(real: float) -> tuple[int, int]:
-    multiplier, shift = quantize_multiplier(real)
+    multiplier, shift = quantize_multiplier(real, WIDE_FRACTION_BITS - 1)
     dropped = FRACTION_BITS - WIDE_FRACTION_BITS
     return min((multiplier + (1 << (dropped - 1))) >> dropped, LARGEST_WIDE_MULTIPLIER), shift
 

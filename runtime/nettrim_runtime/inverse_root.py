@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nettrim_runtime.fixed_point import multiply_by_quantized_multiplier, quantize_multiplier
+from nettrim_runtime.fixed_point import LARGEST_SHIFT, multiply_by_quantized_multiplier, quantize_multiplier
 
 ONE, HALF_OF_THREE = 1 << 28, 3 << 27  # in Q3.28
 SQRT_HALF = 1518500250  # in Q0.31
@@ -18,7 +18,7 @@ def inverse_root(value: int, input_scale: np.float32, output_scale: np.float32) 
         return LARGEST_OUTPUT
     multiplier, shift = _inverse_root_multiplier(value)
     real = 1.0 / float(np.sqrt(input_scale, dtype=np.float32) * output_scale)
-    output_multiplier, output_shift = quantize_multiplier(real)
+    output_multiplier, output_shift = quantize_multiplier(real, LARGEST_SHIFT + DATA_SHIFT)
     root = multiply_by_quantized_multiplier(np.ones(1, np.int64), multiplier, shift + DATA_SHIFT)
     return int(multiply_by_quantized_multiplier(root, output_multiplier, output_shift - DATA_SHIFT)[0])
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nettrim_runtime.fixed_point import quantize_multiplier
+from nettrim_runtime.errors import GraphError
+from nettrim_runtime.fixed_point import FRACTION_BITS, quantize_multiplier
 from nettrim_runtime.linear import Step
 
 Array = npt.NDArray[Any]
@@ -46,7 +47,10 @@ def softmax_exponentials(scale: float) -> Array:
 
 def distance_multiplier(scale: float) -> tuple[int, int, int]:
     """Return multiplier and shift from distances to Q5.26, and the farthest distance that the kernels scale."""
-    multiplier, shift = quantize_multiplier(min(scale * (1 << EXPONENT_FRACTION_BITS), float(ONE)))
+    real = scale * (1 << EXPONENT_FRACTION_BITS)
+    if real <= 1:
+        raise GraphError(f"a softmax of an input of scale {scale:.3g}, expected more than 2^-{EXPONENT_FRACTION_BITS}")
+    multiplier, shift = quantize_multiplier(min(real, float(ONE)), FRACTION_BITS)
     return multiplier, shift, math.floor(31 * 2.0**EXPONENT_FRACTION_BITS / 2.0**shift)
 
 

@@ -20,6 +20,7 @@ ERF_SLOPE = 0.3275911  # Abramowitz and Stegun, Handbook of Mathematical Functio
 ERF_FACTORS = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 GELU_CUBE = 0.044715  # Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, section 2
 SMALLEST_SQUARE = 2.0**-100  # what RSQRT takes smaller values for
+GATE_SHIFT = 15  # to the left, at most: the gate of a hard swish has 16 bits, and saturates
 GELU_SCALE = math.sqrt(2 / math.pi)
 
 
@@ -154,7 +155,7 @@ def _hard_swish(inputs: Array, input_scale: np.float32, output_scale: np.float32
     output_multiplier, output_shift = quantize_multiplier(float(fine_scale / output_scale))
     if output_shift > 0:
         raise GraphError(f"a hard swish from scale {input_scale} to {output_scale}, expected 1/128 of it at least")
-    gate_multiplier, gate_shift = quantize_multiplier(float(fine_scale / np.float32(3 / 32768)))
+    gate_multiplier, gate_shift = quantize_multiplier(float(fine_scale / np.float32(3 / 32768)), GATE_SHIFT)
     fine = inputs << 7
     scaled = _high_product16(fine, _to_16_bits(output_multiplier))
     gate = _saturated(fine << max(gate_shift - 1, 0))

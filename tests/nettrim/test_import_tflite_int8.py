@@ -329,6 +329,41 @@ def floats_between() -> bytes:
     return file.content((entry,), (output,))
 
 
+def scaled_file(code: str, scale: float, output_quantization: tuple[float, int], **options: Any) -> bytes:
+    file, n_inputs = FileWriter(), 2 if code in {"ADD", "MUL"} else 1
+    entry, output = file.activation((1, 8), **int8(scale)), file.activation((1, 8), **int8(*output_quantization))
+    file.add(code, (entry,) * n_inputs, output, version=2, **options)
+    return file.content((entry,), (output,))
+
+
+SOFTMAX = {"options": published.SoftmaxOptionsT, "beta": 1.0}
+LEAKY_RELU = {"options": published.LeakyReluOptionsT, "alpha": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("code", "scale", "output", "options", "reason"),
+    [
+        ("SOFTMAX", 1e-9, (1 / 256, -128), SOFTMAX, r"scale 1e-09, expected more than 2\^-26"),
+        ("LOG_SOFTMAX", 1e-9, (1 / 16, 127), {}, r"scale 1e-09, expected more than 2\^-26"),
+        ("MUL", 1.0, (1e-12, 0), {"options": published.MulOptionsT}, r"factor of 1e\+12, expected less than 2\^30"),
+        ("MUL", 1e30, (1.0, 0), {"options": published.MulOptionsT}, "overflow"),
+        ("ADD", 1.0, (1e-38, 0), {"options": published.AddOptionsT}, r"expected less than 2\^30"),
+        ("LEAKY_RELU", 1e15, (1e-3, 0), LEAKY_RELU, r"expected less than 2\^30"),
+        ("HARD_SWISH", 1.0, (0.001, 0), {}, "expected 1/128 of it at least"),
+        ("HARD_SWISH", 1e30, (1e30, 0), {}, r"expected less than 2\^15"),
+        ("RSQRT", 1e-38, (1e-38, 0), {}, "division by zero"),
+        ("RSQRT", 1e-20, (1e-20, 0), {}, r"expected less than 2\^50"),
+        ("TANH", 1e30, (1 / 128, 0), {}, None),
+    ],
+)
+def test_scales_beyond_the_integer_arithmetic_are_not_kept(
+    tmp_path: Path, code: str, scale: float, output: tuple[float, int], options: dict[str, Any], reason: str | None
+) -> None:
+    model = load_model(write_file(tmp_path, scaled_file(code, scale, output, **options)))
+    assert (model.quantized is None) == (reason is not None)
+    assert reason is None or any("cannot be kept" in note and re.search(reason, note) for note in model.notes)
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [

@@ -147,6 +147,12 @@ def test_a_multiplier_too_small_for_the_shift_is_zero() -> None:
     assert quantize_multiplier(0.0) == (0, 0)
 
 
+@pytest.mark.parametrize("real", [2.0**30, math.inf, math.nan])
+def test_a_multiplier_too_large_for_the_shift_is_an_error(real: float) -> None:
+    with pytest.raises(GraphError, match="its scales make a factor of"):
+        quantize_multiplier(real)
+
+
 @given(st.floats(1e-5, 0.9), st.integers(0, 2**32 - 1))
 def test_a_dense_layers_single_rounding_equals_the_double_for_every_accumulator(real: float, seed: int) -> None:
     limit = min(int(256 / real), 2**20)
