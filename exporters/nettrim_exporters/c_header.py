@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim_exporters.c_context import CStep
+from nettrim_exporters.c_moves import MOST_PIXELS
 from nettrim_exporters.c_steps import c_steps
 from nettrim_exporters.c_values import CArray, c_float, c_identifier
 from nettrim_exporters.memory_plan import MemoryPlan, Place, plan_memory
@@ -131,8 +132,8 @@ def check_c(graph: Graph) -> None:
     Raises
     ------
     UnsupportedOperatorError
-        When it has several inputs or outputs, a pooling window that lies in the padding alone, or a softmax whose
-        sum does not fit its fixed-point number.
+        When it has several inputs or outputs, a pooling window that lies in the padding alone, a softmax whose sum
+        does not fit its fixed-point number, or a resized image whose rows or columns 16 bits cannot count.
     """
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise UnsupportedOperatorError(
@@ -162,7 +163,9 @@ def check_c(graph: Graph) -> None:
                 | Requantize()
             ):
                 pass
-            case Pad() | Slice() | Transpose() | ResizeNearest() | Mean():
+            case ResizeNearest():
+                _check_resize(op, graph.tensors[op.input].shape)
+            case Pad() | Slice() | Transpose() | Mean():
                 pass
             case _:
                 assert_never(op)
@@ -183,6 +186,14 @@ def _check_softmax(op: Softmax | LogSoftmax, depth: int) -> None:
         raise UnsupportedOperatorError(
             f"{type(op).__name__} {op.name!r}: {depth} values in a row, supported are {largest} (the sum is Q12.19); "
             "leave the softmax out, the largest value is the same without it"
+        )
+
+
+def _check_resize(op: ResizeNearest, shape: tuple[int, ...]) -> None:
+    if max(shape[:2]) > MOST_PIXELS:
+        raise UnsupportedOperatorError(
+            f"ResizeNearest {op.name!r}: an image of {shape[0]} x {shape[1]} pixels, supported are {MOST_PIXELS} along "
+            "each axis"
         )
 
 

@@ -14,6 +14,7 @@ from nettrim_runtime.ops import Concat, Move, Pad, ResizeNearest, Slice, Transpo
 
 Axis = tuple[int, int, int]  # how many values, and bytes from one to the next where they are read and written
 
+MOST_PIXELS = 1 << 16  # along an axis that is resized: the places of its rows or columns are uint16
 NESTED_LOOPS = 5  # nettrim_kernels.h: NT_AXES
 
 

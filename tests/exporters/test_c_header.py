@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -420,4 +421,14 @@ def test_a_window_in_the_padding_alone_is_refused() -> None:
     builder.max_pool(2, 1, Padding(2, 0, 0, 0))
 
     with pytest.raises(UnsupportedOperatorError, match="padding smaller than the window"):
+        check_c(builder.build())
+
+
+@pytest.mark.parametrize(("width", "is_counted"), [(1 << 16, True), ((1 << 16) + 1, False)])
+def test_an_image_that_16_bits_cannot_count_is_not_resized(width: int, is_counted: bool) -> None:
+    builder = GraphBuilder(np.random.default_rng(0), (1, width, 1))
+    builder.resize(1, 2)
+    refusal = pytest.raises(UnsupportedOperatorError, match="supported are 65536 along each axis")
+
+    with nullcontext() if is_counted else refusal:
         check_c(builder.build())
