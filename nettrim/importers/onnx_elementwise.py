@@ -7,7 +7,7 @@ import numpy as np
 
 from nettrim.importers.onnx_conversion import Conversion
 from nettrim.importers.onnx_layers import scale_values
-from nettrim.importers.onnx_node import Node, refuse
+from nettrim.importers.onnx_node import Node, axis_place, refuse
 from nettrim_runtime.ops import Activation, ActivationFunction, LogSoftmax, Softmax
 
 UNBOUNDED = float(np.finfo(np.float32).max)  # ONNX writes "no bound" as the largest float32 too
@@ -23,6 +23,8 @@ def convert_clip(node: Node, conversion: Conversion) -> None:
     bounds: list[Any] = [node.attributes.get("min"), node.attributes.get("max")]
     if node.opset >= 11:
         bounds = [conversion.optional_constant(node, 1, "min"), conversion.optional_constant(node, 2, "max")]
+    if any(bound is not None and np.size(bound) != 1 for bound in bounds):
+        refuse(node, f"bounds {[np.shape(bound) for bound in bounds]}, expected single numbers")
     lower = float("-inf") if bounds[0] is None else float(np.ravel(bounds[0])[0])
     upper = float("inf") if bounds[1] is None else float(np.ravel(bounds[1])[0])
     lower, upper = (float("-inf") if lower <= -UNBOUNDED else lower), (float("inf") if upper >= UNBOUNDED else upper)
@@ -43,7 +45,7 @@ def convert_softmax(node: Node, conversion: Conversion) -> None:
     """Softmax and LogSoftmax over all features of a sample."""
     value = conversion.value(node)
     rank = len(value.shape) + 1
-    axis = node.integer("axis", -1 if node.opset >= 13 else 1) % rank
+    axis = axis_place(node, node.integer("axis", -1 if node.opset >= 13 else 1), rank)
     covers_rest = node.opset < 13  # before opset 13 it took all axes from `axis` on as one
     n_covered = int(np.prod(value.shape[axis - 1 :])) if covers_rest else (axis > 0 and value.shape[axis - 1])
     if axis == 0 or n_covered != value.positions.size:

@@ -76,6 +76,13 @@ def refuse(node: Node, reason: str) -> NoReturn:
     raise RefusedNodeError(node, reason)
 
 
+def axis_place(node: Node, axis: int, rank: int) -> int:
+    """Return which axis a node means, counted from the first; negative ones count from the last."""
+    if not -rank <= axis < rank:
+        refuse(node, f"axis {axis} of an input with {rank} axes, expected one of them")
+    return axis % rank
+
+
 def read_node(proto: onnx.NodeProto, opset: int) -> Node:
     """Return a node of the model as a Node."""
     domain = "" if proto.domain in DEFAULT_DOMAINS else f"{proto.domain}::"

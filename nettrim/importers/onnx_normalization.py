@@ -7,7 +7,7 @@ import numpy as np
 from nettrim.importers.graph_builder import GraphBuilder
 from nettrim.importers.onnx_conversion import Conversion, Value
 from nettrim.importers.onnx_layers import scale_values
-from nettrim.importers.onnx_node import Node, refuse
+from nettrim.importers.onnx_node import Node, axis_place, refuse
 from nettrim_runtime.ops import Conv2d, Function, Mul, Sub, UnaryFunction
 
 
@@ -17,7 +17,7 @@ def convert_layer_normalization(node: Node, conversion: Conversion) -> None:
     bias = conversion.optional_constant(node, 2, "bias")
     value = conversion.value(node)
     rank = len(value.shape) + 1
-    axis = node.integer("axis", -1) % rank
+    axis = axis_place(node, node.integer("axis", -1), rank)
     size = int(np.prod(value.shape[axis - 1 :])) if axis else 0
     if axis == 0 or not _lie_together(value, size):
         refuse(node, f"axis {axis} of {('batch', *value.shape)}, expected values that lie side by side in the graph")

@@ -65,6 +65,7 @@ def convert_recurrent(node: Node, conversion: Conversion) -> None:
         refuse(node, f"an input of {value.shape} with the batch at axis {value.batch}, expected steps and features")
     _check(node, conversion, value)
     n_directions = 2 if node.text("direction", "forward") == "bidirectional" else 1
+    _check_weights(node, conversion, n_directions, value.shape[1])
     tensor = conversion.arrange(node, value, (0, 1))
     sequences = [_run(node, conversion, tensor, direction) for direction in range(n_directions)]
     _put_outputs(node, conversion, sequences, is_batch_first=is_batch_first)
@@ -259,7 +260,14 @@ def _check(node: Node, conversion: Conversion, value: Value) -> None:
             refuse(node, "an initial state other than zeros")
     if value.shape[0] > LARGEST_SEQUENCE:
         refuse(node, f"{value.shape[0]} steps, expected at most {LARGEST_SEQUENCE}: each is a dozen operators")
+
+
+def _check_weights(node: Node, conversion: Conversion, n_directions: int, n_features: int) -> None:
     weight, recurrent = (conversion.constant(node, index, what) for index, what in ((1, "W"), (2, "R")))
-    n_rows = GATES[node.op_type] * recurrent.shape[-1]
-    if weight.shape[1:] != (n_rows, value.shape[1]) or recurrent.shape[1:2] != (n_rows,) or weight.ndim != 3:
-        refuse(node, f"weights {weight.shape} and {recurrent.shape} for {value.shape[1]} features")
+    biases = conversion.optional_constant(node, 3, "B")
+    hidden = recurrent.shape[-1] if recurrent.ndim else 0
+    n_rows = GATES[node.op_type] * hidden
+    expected = [(n_directions, n_rows, n_features), (n_directions, n_rows, hidden), (n_directions, 2 * n_rows)]
+    found = [weight.shape, recurrent.shape, expected[2] if biases is None else biases.shape]
+    if hidden == 0 or found != expected:
+        refuse(node, f"weights and biases {found} for {n_features} features, expected {expected}")

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.importers.onnx_conversion import Conversion
-from nettrim.importers.onnx_node import Node, refuse
+from nettrim.importers.onnx_node import Node, axis_place, refuse
 from nettrim.importers.onnx_windows import LARGEST_STEP
 from nettrim_runtime.moves import nearest_pixels
 from nettrim_runtime.ops import NearestRule, ResizeNearest, Size2d
@@ -54,7 +54,7 @@ def _read_targets(node: Node, conversion: Conversion, shape: tuple[int, ...]) ->
         scales = conversion.constant(node, 1, "scales")
     if node.text("keep_aspect_ratio_policy", "stretch") != "stretch":
         refuse(node, "a keep_aspect_ratio_policy, expected sizes as they are")
-    axes = [int(axis) % len(shape) for axis in node.attributes.get("axes", range(len(shape)))]
+    axes = [axis_place(node, int(axis), len(shape)) for axis in node.attributes.get("axes", range(len(shape)))]
     entries = np.ravel(sizes if sizes is not None and sizes.size else () if scales is None else scales)
     if len(entries) != len(axes) or not (entries > 0).all() or not np.isfinite(entries).all():
         refuse(node, f"scales or sizes {entries.tolist()} along axes {axes}, expected a positive one for each")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.importers.onnx_conversion import Conversion, Value
-from nettrim.importers.onnx_node import Node, refuse
+from nettrim.importers.onnx_node import Node, axis_place, refuse
 from nettrim.importers.onnx_transposes import natural_order
 from nettrim.importers.onnx_windows import LARGEST_PADDING
 from nettrim_runtime.ops import Padding, Slice
@@ -165,7 +165,7 @@ def _read_pads(node: Node, conversion: Conversion, rank: int) -> list[tuple[int,
     if fill != 0:
         refuse(node, f"it pads with {fill}; {PADDED}")
     sizes = _integers(node, () if pads is None else pads)
-    chosen = range(rank + 1) if axes is None else [axis % (rank + 1) for axis in _integers(node, axes)]
+    chosen = range(rank + 1) if axes is None else [axis_place(node, axis, rank + 1) for axis in _integers(node, axes)]
     if len(sizes) != 2 * len(chosen) or len(set(chosen)) != len(chosen):
         refuse(node, f"it pads by {sizes} along axes {list(chosen)}, expected two for each axis")
     if min(sizes, default=0) < 0 or max(sizes, default=0) > LARGEST_PADDING:

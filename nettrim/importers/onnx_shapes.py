@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.importers.onnx_conversion import Conversion, Value
-from nettrim.importers.onnx_node import Node, refuse
+from nettrim.importers.onnx_node import Node, axis_place, refuse
 
 Array = npt.NDArray[Any]
 
@@ -37,7 +37,7 @@ def convert_squeeze(node: Node, conversion: Conversion) -> None:
     if axes is None:
         refuse(node, "it names no axes, so it would drop the batch axis of one sample; name them")
     rank = len(value.shape) + 1
-    dropped = {axis % rank for axis in axes}
+    dropped = {axis_place(node, axis, rank) for axis in axes}
     sizes = dict(enumerate((*value.shape[: value.batch], 0, *value.shape[value.batch :])))
     if any(sizes[axis] != 1 for axis in dropped):
         refuse(node, f"axes {axes} of {('batch', *value.shape)}, expected axes of length one after the batch")
@@ -51,7 +51,7 @@ def convert_unsqueeze(node: Node, conversion: Conversion) -> None:
     axes = _read_axes(node, conversion) or []
     value = conversion.value(node)
     rank = len(value.shape) + 1 + len(axes)
-    added = {axis % rank for axis in axes}
+    added = {axis_place(node, axis, rank) for axis in axes}
     if 0 in added or len(added) != len(axes):
         refuse(node, f"axes {axes} of {('batch', *value.shape)}, expected different axes after the batch")
     sizes = iter(value.shape)

@@ -14,6 +14,8 @@ from nettrim_runtime.ops import Conv2d, Size2d, Slice
 
 Array = npt.NDArray[Any]
 
+MOST_VALUES = 1 << 24  # of the filters with their zeros written out, and of the output: far above what boards hold
+
 
 def convert_conv_transpose(node: Node, conversion: Conversion) -> None:
     """ConvTranspose of one or two dimensions, of one group or with one output for each channel."""
@@ -21,14 +23,20 @@ def convert_conv_transpose(node: Node, conversion: Conversion) -> None:
     value = conversion.value(node)
     groups = _check(node, value, weight)
     stride, dilation = read_size(node, "strides"), read_size(node, "dilations")
-    weight = _dilated(weight if weight.ndim == 4 else weight[:, :, np.newaxis], dilation)
-    size = Size2d(*image_shape(value)[1:])
-    before, new_size = _read_new_size(node, size, Size2d(*weight.shape[2:]), stride)
+    weight = weight if weight.ndim == 4 else weight[:, :, np.newaxis]
+    size, n_outputs = Size2d(*image_shape(value)[1:]), weight.shape[1] * groups
+    kernel = Size2d(*(1 + (length - 1) * step for length, step in zip(weight.shape[2:], dilation, strict=True)))
+    before, new_size = _read_new_size(node, size, kernel, stride)
+    _check_size(node, len(weight) * weight.shape[1], kernel, stride)
+    _check_size(node, n_outputs, Size2d(*(a + b for a, b in zip(before, new_size, strict=True))), stride)
+    weight = _dilated(weight, kernel, dilation)
     filters = weight.transpose((1, 2, 3, 0) if groups == 1 else (0, 2, 3, 1))
     found = sub_pixel_convolution(filters, stride, before, (size, new_size), by_channel=groups > 1)
-    builder, title, n_outputs = conversion.builder, layer_title(node, "weight"), len(filters)
+    builder, title = conversion.builder, layer_title(node, "weight")
     bias = conversion.optional_constant(node, 2, "bias")
-    offsets = np.broadcast_to(np.zeros(1) if bias is None else bias.reshape(-1), (n_outputs,))
+    offsets = np.zeros(n_outputs) if bias is None else bias
+    if offsets.shape != (n_outputs,):
+        refuse(node, f"a bias of shape {offsets.shape} for {n_outputs} outputs, expected one for each")
     each = len(found.weight) // n_outputs
     conv = Conv2d(
         builder.op_name(title),
@@ -79,10 +87,17 @@ def _check(node: Node, value: Value, weight: Array) -> int:
     return groups
 
 
-def _dilated(weight: Array, dilation: Size2d) -> Array:
+def _check_size(node: Node, n_images: int, size: Size2d, stride: Size2d) -> None:
+    """Refuse images, filled up to a multiple of the stride, that would take much memory."""
+    height, width = (-(-length // step) * step for length, step in zip(size, stride, strict=True))
+    if n_images * height * width > MOST_VALUES:
+        sizes = f"{n_images} x {height} x {width}"
+        refuse(node, f"{sizes} values of its filters or of its output, expected at most {MOST_VALUES}")
+
+
+def _dilated(weight: Array, kernel: Size2d, dilation: Size2d) -> Array:
     """Return weights (..., height, width) with the zeros between them written out."""
-    height, width = (1 + (size - 1) * step for size, step in zip(weight.shape[2:], dilation, strict=True))
-    spread = np.zeros((*weight.shape[:2], height, width), weight.dtype)
+    spread = np.zeros((*weight.shape[:2], *kernel), weight.dtype)
     spread[:, :, :: dilation.height, :: dilation.width] = weight
     return spread
 
@@ -102,6 +117,8 @@ def _read_new_size(node: Node, size: Size2d, kernel: Size2d, stride: Size2d) -> 
         new_size = Size2d(*wanted)
     else:
         pads = node.attributes.get("pads", (0, 0, 0, 0)) if mode != "VALID" else (0, 0, 0, 0)
+        if len(pads) not in {2, 4}:
+            refuse(node, f"pads has {len(pads)} entries, expected two for each of one or two dimensions")
         top, left, bottom, right = (0, pads[0], 0, pads[1]) if len(pads) == 2 else pads
         before = [top, left]
         after = (bottom, right)

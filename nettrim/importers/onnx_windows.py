@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.importers.onnx_conversion import Conversion, Value, is_straight
-from nettrim.importers.onnx_node import Node, refuse
+from nettrim.importers.onnx_node import Node, axis_place, refuse
 from nettrim.importers.onnx_transposes import natural_order
 from nettrim_runtime.ops import (
     NO_PADDING,
@@ -85,7 +85,7 @@ def convert_reduce_mean(node: Node, conversion: Conversion) -> None:
     rank = len(value.shape) + 1
     if axes is None or np.size(axes) == 0:
         refuse(node, "a mean over all axes, expected axes after the batch")
-    reduced = sorted({int(axis) % rank for axis in np.ravel(axes)})
+    reduced = sorted({axis_place(node, int(axis), rank) for axis in np.ravel(axes)})
     kept = [axis for axis in range(1, rank) if axis not in reduced]
     if 0 in reduced:
         refuse(node, f"a mean over the axes {reduced}, which takes in the batch")

@@ -42,7 +42,9 @@ def write_onnx(
     outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)]
     graph = helper.make_graph(nodes, "net", inputs, outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    path.write_bytes(onnx.shape_inference.infer_shapes(model).SerializeToString())
+    inferred = onnx.shape_inference.infer_shapes(model)
+    inferred.graph.output[0].type.tensor_type.shape.SetInParent()  # in place where the nodes do not fit together
+    path.write_bytes(inferred.SerializeToString())
     return path
 
 

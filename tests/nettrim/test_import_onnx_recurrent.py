@@ -147,6 +147,9 @@ def test_steps_share_weights_and_tables_in_flash_and_weights_in_the_file(
         ({}, {"clip": 3.0}, "clip or input_forget"),
         ({"state": random_floats(1, 1, HIDDEN)}, {}, "an initial state other than zeros"),
         ({"r": random_floats(1, 4 * HIDDEN, HIDDEN + 1)}, {}, "weights"),
+        ({"r": np.zeros((), np.float32)}, {}, "weights"),
+        ({}, {"direction": "bidirectional"}, r"expected \[\(2, 12, 4\), \(2, 12, 3\), \(2, 24\)\]"),
+        ({"b": random_floats(1, 4 * HIDDEN)}, {}, r"\(1, 12\)\] for 4 features, expected"),
     ],
 )
 def test_other_forms_are_refused(

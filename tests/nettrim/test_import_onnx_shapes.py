@@ -207,7 +207,13 @@ def test_shuffled_channels_permute_the_weights_of_the_next_convolution(tmp_path:
         ([node("Squeeze", "c", "s"), node("Reshape", "s merged", "y")], "names no axes"),
         ([node("Unsqueeze", "c first", "y")], "after the batch axis|after the batch"),
         ([node("Clip", "c two two", "y")], r"bounds \(2\.0, 2\.0\)"),
+        ([node("Clip", "c none two", "y")], r"bounds \[\(0,\), \(\)\], expected single numbers"),
         ([node("Softmax", "c", "y", axis=1)], "last axis of a flat input"),
+        ([node("Softmax", "c", "y", axis=7)], "axis 7 of an input with 4 axes"),
+        ([node("LayerNormalization", "c two", "y", axis=5)], "axis 5 of an input with 4 axes"),
+        ([node("ReduceMean", "c", "y", axes=[-5])], "axis -5 of an input with 4 axes"),
+        ([node("Squeeze", "c seven", "y")], "axis 7 of an input with 4 axes"),
+        ([node("Unsqueeze", "c seven", "y")], "axis 7 of an input with 5 axes"),
         ([node("Dropout", "c - true", "y")], "training_mode"),
         ([node("Dropout", "c", "d mask"), node("Cast", "mask", "y", to=1)], "expected only the first"),
     ],
@@ -221,6 +227,8 @@ def test_orders_and_forms_that_would_need_new_operators_are_refused(
         "merged": np.array([-1]),
         "first": np.array([0]),
         "two": np.float32(2),
+        "none": np.zeros(0, np.float32),
+        "seven": np.array([7]),
         "true": np.array(True),
     }
     path = write_onnx(tmp_path / "m.onnx", [CONV, *nodes], INPUT, constants)

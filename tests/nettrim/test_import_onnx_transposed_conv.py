@@ -67,6 +67,9 @@ def test_normalisation_bias_and_clamp_behind_it_are_folded_into_the_convolution(
     [
         ({"group": 2}, (4, 3, 2, 2), "2 groups of weights"),
         ({"pads": [9, 9, 9, 9]}, (4, 3, 2, 2), "expected a part of it"),
+        ({"pads": [1, 1, 1]}, (4, 3, 2, 2), "pads has 3 entries"),
+        ({"strides": [8000, 4096]}, (4, 3, 1, 1), "expected at most 16777216"),
+        ({"dilations": [5000, 5000]}, (4, 3, 2, 2), "expected at most 16777216"),
         ({"output_padding": [1 << 20, 0], "strides": [1 << 10, 1]}, (4, 3, 2, 2), "expected a part of it"),
     ],
 )
@@ -74,4 +77,13 @@ def test_other_forms_are_refused(tmp_path: Path, attributes: Any, shape: tuple[i
     nodes = [node("ConvTranspose", "x w", "t", **attributes), node("GlobalAveragePool", "t", "y")]
     path = write_onnx(tmp_path / "m.onnx", nodes, ["N", 4, 5, 6], {"w": random_floats(*shape)})
     with pytest.raises(UnsupportedOperatorError, match=reason):
+        assert_runs_as_in_onnx_runtime(path)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_bias_of_another_length_is_refused(tmp_path: Path, groups: int) -> None:
+    constants = {"w": random_floats(4, 4 // groups, 2, 2), "b": random_floats(1)}
+    nodes = [node("ConvTranspose", "x w b", "y", group=groups)]
+    path = write_onnx(tmp_path / "m.onnx", nodes, ["N", 4, 5, 6], constants)
+    with pytest.raises(UnsupportedOperatorError, match=r"a bias of shape \(1,\) for 4 outputs"):
         assert_runs_as_in_onnx_runtime(path)
