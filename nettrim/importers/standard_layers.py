@@ -19,6 +19,7 @@ STANDARD_LAYERS = (
     *("LogSigmoid", "Softmax", "Softmax2d", "LogSoftmax", "Softmin", "Upsample", "PixelShuffle", "ChannelShuffle"),
 )
 PASSING = ("Identity", "Flatten", "Dropout")  # what may stand before the first layer
+MAX_PARTS, MAX_LEVELS = 10_000, 64  # ResNet-152 has 500 parts in 5 levels
 HOOKS = "_hooks"  # how the attributes end that hold functions which run with the module
 
 
@@ -33,12 +34,14 @@ def check_layers(path: Path, torch: Any, module: Any) -> None:
     Raises
     ------
     ModelFileError
-        When a part is of another class, carries hooks or hides a method behind an attribute.
+        When a part is of another class, carries hooks or hides a method behind an attribute, or there is no end of
+        parts.
     """
     allowed = standard_layers(torch)
-    for name, part in _parts("module", module, allowed):
+    for names, part in _parts(path, module, allowed):
         finding = next(_findings(part, allowed), None)
         if finding:
+            name = ".".join(map(str, names))
             raise ModelFileError(f"{path}: part {name!r} {finding}, expected layers of torch.nn alone")
 
 
@@ -50,11 +53,26 @@ def first_features(torch: Any, module: Any) -> tuple[int, ...] | None:
     return (int(first.weight.shape[1]),) if isinstance(first, torch.nn.Linear) else None
 
 
-def _parts(name: str, part: Any, allowed: list[Any]) -> Iterator[tuple[str, Any]]:
-    yield name, part
-    children = vars(part).get("_modules") if type(part) in allowed else None
-    for child, value in children.items() if isinstance(children, dict) else ():
-        yield from _parts(f"{name}.{child}", value, allowed)
+def _parts(path: Path, module: Any, allowed: list[Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield every part with its names, as often as torch would come to it; without recursion.
+
+    A file can hold a module within itself, or one that stands twice in one that stands twice, and so on: torch's own
+    walks would not end.
+    """
+    waiting: list[tuple[tuple[Any, ...], Any]] = [(("module",), module)]
+    n_parts = 1
+    while waiting:
+        names, part = waiting.pop()
+        yield names, part
+        children = vars(part).get("_modules") if type(part) in allowed else None
+        children = children if isinstance(children, dict) else {}
+        n_parts += len(children)
+        if n_parts > MAX_PARTS or (children and len(names) == MAX_LEVELS):
+            raise ModelFileError(
+                f"{path}: the module holds itself, more than {MAX_PARTS} parts or more than {MAX_LEVELS} levels of"
+                " modules within modules, expected a network; save it again, or export it to ONNX"
+            )
+        waiting += [((*names, child), value) for child, value in children.items()]
 
 
 def _findings(part: Any, allowed: list[Any]) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """Whole modules that torch.save wrote: standard layers are opened safely, anything else only with --trust-pickle."""
 
 import pickle
+import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -139,3 +141,41 @@ def test_state_dict_from_before_version_1_6_is_read(tmp_path: Path) -> None:
     state = {"fc.weight": torch.ones(2, 3), "fc.bias": torch.ones(2)}
     torch.save(state, tmp_path / "model.pt", _use_new_zipfile_serialization=False)
     assert [layer.name for layer in load_model(tmp_path / "model.pt").graph.layers] == ["fc"]
+
+
+def nested(levels: int, copies: int) -> nn.Sequential:
+    module = nn.Sequential(nn.Linear(3, 3))
+    for _ in range(levels):
+        module = nn.Sequential(*[module] * copies)
+    return module
+
+
+def within_itself() -> nn.Sequential:
+    module = nn.Sequential(nn.Linear(3, 3))
+    vars(module)["_modules"]["1"] = module
+    return module
+
+
+@pytest.mark.parametrize("make", [within_itself, lambda: nested(100, 1), lambda: nested(40, 2)])
+def test_parts_without_end_are_refused(tmp_path: Path, make: Callable[[], nn.Sequential]) -> None:
+    torch.save(make(), tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match="the module holds itself, more than"):
+        load_model(tmp_path / "model.pt", input_shape=(3,))
+
+
+def test_deeper_module_than_python_can_walk_is_refused(tmp_path: Path) -> None:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)  # for torch.save
+    try:
+        torch.save(nested(1500, 1), tmp_path / "model.pt")
+    finally:
+        sys.setrecursionlimit(limit)
+    with pytest.raises(ModelFileError, match="the module holds itself, more than"):
+        load_model(tmp_path / "model.pt", input_shape=(3,))
+
+
+@pytest.mark.slow
+def test_part_that_stands_twice_is_read(tmp_path: Path) -> None:
+    module = nested(2, 2)
+    torch.save(module, tmp_path / "model.pt")
+    assert_runs_as_in_torch(load_model(tmp_path / "model.pt", input_shape=(3,)), module)
