@@ -5,13 +5,14 @@ guards as Python, and looks operators up by any name. Here the listed operators 
 """
 
 import json
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nettrim.importers.file_kind import MAX_FILE_BYTES
+from nettrim.importers.memory_limit import FLOAT_BYTES, ByteTotal, check_json_size
 from nettrim.importers.torch_export import first_line
 from nettrim.importers.torch_library import import_torch
 from nettrim_runtime.errors import ModelFileError, NettrimError, UnsupportedOperatorError
@@ -76,9 +77,10 @@ def _read(torch: Any, path: Path, archive: zipfile.ZipFile) -> ExportArchive:
     if len(models) != 1:
         raise ModelFileError(f"{path}: the export archive holds {len(models)} programs, expected one")
     title = models[0].rpartition("/")[2].removesuffix(".json")
-    module = json.loads(archive.read(models[0]))["graph_module"]
-    tensors = _Payload(torch, path, archive, f"{folder}/{WEIGHTS}").read(f"{title}_weights_config.json")
-    tensors |= _Payload(torch, path, archive, f"{folder}/{CONSTANTS}").read(f"{title}_constants_config.json")
+    module = _read_json(path, archive, models[0])["graph_module"]
+    total = ByteTotal(path)
+    tensors = _Payload(torch, total, archive, f"{folder}/{WEIGHTS}").read(f"{title}_weights_config.json")
+    tensors |= _Payload(torch, total, archive, f"{folder}/{CONSTANTS}").read(f"{title}_constants_config.json")
     graph, signature = module["graph"], module["signature"]
     name, constants = _read_inputs(path, signature["input_specs"], tensors)
     sizes = graph["tensor_values"][name]["sizes"]
@@ -98,6 +100,11 @@ def _read(torch: Any, path: Path, archive: zipfile.ZipFile) -> ExportArchive:
         input_shape=tuple(shape),
         has_open_batch=batch is None,
     )
+
+
+def _read_json(path: Path, archive: zipfile.ZipFile, name: str) -> Any:
+    check_json_size(path, name, archive.getinfo(name).file_size)
+    return json.loads(archive.read(name))
 
 
 def _read_inputs(
@@ -132,24 +139,26 @@ def _read_output(path: Path, specs: list[Mapping[str, Any]]) -> str:
 class _Payload:
     """The tensors of one folder of the archive."""
 
-    def __init__(self, torch: Any, path: Path, archive: zipfile.ZipFile, folder: str) -> None:
-        self.torch, self.path, self.archive, self.folder = torch, path, archive, folder
+    def __init__(self, torch: Any, total: ByteTotal, archive: zipfile.ZipFile, folder: str) -> None:
+        self.torch, self.total, self.archive, self.folder = torch, total, archive, folder
 
     def read(self, config: str) -> dict[str, Any]:
-        entries = json.loads(self.archive.read(f"{self.folder}/{config}"))["config"]
+        entries = _read_json(self.total.path, self.archive, f"{self.folder}/{config}")["config"]
         return {name: self._read_tensor(name, entry) for name, entry in entries.items()}
 
     def _read_tensor(self, name: str, entry: Mapping[str, Any]) -> Any:
         meta = entry.get("tensor_meta")
         if entry["use_pickle"] is not False or meta is None:
             raise ModelFileError(
-                f"{self.path}: {name!r} is a pickled object, expected raw numbers: opening it could run any code"
+                f"{self.total.path}: {name!r} is a pickled object, expected raw numbers: opening it could run any code"
             )
         sizes, strides = ([part["as_int"] for part in meta[key]] for key in ("sizes", "strides"))
-        data = bytearray(self.archive.read(f"{self.folder}/{entry['path_name']}"))
         dtype = getattr(self.torch, DTYPES[meta["dtype"]])
+        payload = f"{self.folder}/{entry['path_name']}"
+        # each entry reads its payload, even one that others read too, and strides of zero make little stand for much
+        self.total.add(
+            name, max(math.prod(sizes) * max(dtype.itemsize, FLOAT_BYTES), self.archive.getinfo(payload).file_size)
+        )
+        data = bytearray(self.archive.read(payload))
         values = self.torch.frombuffer(data, dtype=dtype) if data else self.torch.empty(0, dtype=dtype)
-        tensor = values.as_strided(sizes, strides, meta["storage_offset"]["as_int"])
-        if tensor.numel() * tensor.itemsize > MAX_FILE_BYTES:  # strides of zero make a small file stand for much
-            raise ModelFileError(f"{self.path}: {name!r} has {tensor.numel()} values, more than a model may hold")
-        return tensor
+        return values.as_strided(sizes, strides, meta["storage_offset"]["as_int"])

@@ -5,10 +5,10 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+from nettrim.importers.memory_limit import MAX_FILE_BYTES
 from nettrim.importers.safetensors_file import is_safetensors
 from nettrim_runtime.errors import ModelFileError
 
-MAX_FILE_BYTES = 1 << 30  # far above what the boards hold; keeps a hostile file from filling the memory
 HEAD_BYTES = 1024  # enough for every signature below
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"  # HDF5 file format specification, section II.A
 TFLITE_IDENTIFIER = b"TFL3"  # TensorFlow Lite schema, file_identifier, at byte 4

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nettrim.importers.file_kind import MAX_FILE_BYTES
 from nettrim.importers.keras_config import Entry, KerasModel, Weights, layer_name, read_model
+from nettrim.importers.memory_limit import FLOAT_BYTES, ByteTotal, check_json_size
 from nettrim_runtime.errors import ModelFileError
 
 Array = npt.NDArray[Any]
@@ -36,8 +36,9 @@ def read_keras_h5(path: Path) -> KerasModel:
                 f"{path}: this HDF5 file holds no Keras network (no model_config), perhaps only weights; save the"
                 " whole model with model.save('model.keras')"
             )
+        check_json_size(path, "model_config", len(config))
         version = _text(file.attrs.get("keras_version", "2"))
-        return read_model(json.loads(_text(config)), version, _H5Weights(path, file["model_weights"]))
+        return read_model(json.loads(_text(config)), version, _H5Weights(ByteTotal(path), file["model_weights"]))
 
 
 def read_keras_zip(path: Path) -> KerasModel:
@@ -49,10 +50,12 @@ def read_keras_zip(path: Path) -> KerasModel:
         When h5py is missing or the file is damaged.
     """
     with _reported(path), zipfile.ZipFile(path) as archive:
+        for name in ("config.json", "metadata.json"):
+            check_json_size(path, name, archive.getinfo(name).file_size)
         config = json.loads(archive.read("config.json"))
         metadata = json.loads(archive.read("metadata.json"))
         with _open_h5(path, io.BytesIO(archive.read("model.weights.h5"))) as file:
-            return read_model(config, metadata["keras_version"], _ZipWeights(path, file["layers"]))
+            return read_model(config, metadata["keras_version"], _ZipWeights(ByteTotal(path), file["layers"]))
 
 
 @contextlib.contextmanager
@@ -83,29 +86,29 @@ def _open_h5(path: Path, source: Any) -> Any:
 class _H5Weights:
     """Weights of the layers of model.save("model.h5"): one group a layer, with the names of its weights."""
 
-    def __init__(self, path: Path, groups: Any) -> None:
-        self.path, self.groups = path, groups
+    def __init__(self, total: ByteTotal, groups: Any) -> None:
+        self.total, self.groups = total, groups
 
     def of(self, entry: Entry) -> tuple[Array, ...]:
         if layer_name(entry) not in self.groups:
             return ()  # a Sequential model's InputLayer has no group
         group = _child(self.groups, layer_name(entry))
-        return tuple(_read_dataset(self.path, group, name) for name in _weight_names(group))
+        return tuple(_read_dataset(self.total, group, name) for name in _weight_names(group))
 
     def inside(self, entry: Entry) -> Weights:
-        return _InnerH5Weights(self.path, _child(self.groups, layer_name(entry)))
+        return _InnerH5Weights(self.total, _child(self.groups, layer_name(entry)))
 
 
 class _InnerH5Weights:
     """The same for a model within the model: one group for all its layers, whose names are in those of the weights."""
 
-    def __init__(self, path: Path, group: Any) -> None:
-        self.path, self.group = path, group
+    def __init__(self, total: ByteTotal, group: Any) -> None:
+        self.total, self.group = total, group
         self.names = _weight_names(group)
 
     def of(self, entry: Entry) -> tuple[Array, ...]:
         own = [name for name in self.names if layer_name(entry) in name.split("/")[-2:-1]]
-        return tuple(_read_dataset(self.path, self.group, name) for name in own)
+        return tuple(_read_dataset(self.total, self.group, name) for name in own)
 
     def inside(self, _entry: Entry) -> Weights:
         return self
@@ -114,8 +117,8 @@ class _InnerH5Weights:
 class _ZipWeights:
     """Weights of the layers in a .keras archive: groups named after the layers' classes, counted from the second on."""
 
-    def __init__(self, path: Path, groups: Any) -> None:
-        self.path, self.groups = path, groups
+    def __init__(self, total: ByteTotal, groups: Any) -> None:
+        self.total, self.groups = total, groups
         self.taken = Counter[str]()
 
     def of(self, entry: Entry) -> tuple[Array, ...]:
@@ -123,10 +126,10 @@ class _ZipWeights:
         if title not in self.groups:
             return ()
         variables = _child(_child(self.groups, title), "vars")
-        return tuple(_read_dataset(self.path, variables, str(index)) for index in range(len(variables)))
+        return tuple(_read_dataset(self.total, variables, str(index)) for index in range(len(variables)))
 
     def inside(self, entry: Entry) -> Weights:
-        return _ZipWeights(self.path, _child(_child(self.groups, self._title(entry)), "layers"))
+        return _ZipWeights(self.total, _child(_child(self.groups, self._title(entry)), "layers"))
 
     def _title(self, entry: Entry) -> str:
         name = _snake_case(str(entry["class_name"]))
@@ -145,15 +148,14 @@ def _snake_case(name: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", parts).lower()
 
 
-def _read_dataset(path: Path, group: Any, name: str) -> Array:
+def _read_dataset(total: ByteTotal, group: Any, name: str) -> Array:
     for part in name.split("/"):
         group = _child(group, part)
     if group.external or group.is_virtual:
-        raise ModelFileError(f"{path}: weight {name!r} lies in another file, which nettrim does not open")
+        raise ModelFileError(f"{total.path}: weight {name!r} lies in another file, which nettrim does not open")
     if group.dtype.kind not in "fiu":
-        raise ModelFileError(f"{path}: weight {name!r} is {group.dtype}, expected numbers")
-    if group.size * group.dtype.itemsize > MAX_FILE_BYTES:  # a file can claim more than it holds
-        raise ModelFileError(f"{path}: weight {name!r} has shape {group.shape}, more than a model may hold")
+        raise ModelFileError(f"{total.path}: weight {name!r} is {group.dtype}, expected numbers")
+    total.add(name, group.size * max(group.dtype.itemsize, FLOAT_BYTES))  # also what was never written
     return np.asarray(group[()], np.float32)
 
 

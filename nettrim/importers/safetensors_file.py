@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nettrim.importers.memory_limit import ByteTotal, check_json_size
 from nettrim_runtime.errors import ModelFileError
 
 Array = npt.NDArray[Any]
@@ -49,7 +50,8 @@ def read_safetensors(path: Path) -> dict[str, Array]:
         length = int.from_bytes(file.read(LENGTH_BYTES), "little")
         file.seek(LENGTH_BYTES + length)
         data = file.read()
-    return {name: _read_tensor(path, name, entry, data) for name, entry in header.items() if name != METADATA}
+    total = ByteTotal(path)
+    return {name: _read_tensor(total, name, entry, data) for name, entry in header.items() if name != METADATA}
 
 
 def float_values(path: Path, name: str, values: Array) -> Array:
@@ -73,6 +75,7 @@ def _read_header(path: Path, size: int) -> Mapping[str, Any] | None:
             return None
         if file.read(1) != b"{":
             return None
+        check_json_size(path, "the header of the safetensors file", length)
         try:
             header = json.loads(b"{" + file.read(length - 1))
         except (ValueError, RecursionError):
@@ -80,7 +83,8 @@ def _read_header(path: Path, size: int) -> Mapping[str, Any] | None:
     return header if isinstance(header, dict) else None
 
 
-def _read_tensor(path: Path, name: str, entry: Any, data: bytes) -> Array:
+def _read_tensor(total: ByteTotal, name: str, entry: Any, data: bytes) -> Array:
+    path = total.path
     try:
         shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
         kind = str(entry["dtype"])
@@ -97,5 +101,6 @@ def _read_tensor(path: Path, name: str, entry: Any, data: bytes) -> Array:
             f"{path}: tensor {name!r} of shape {shape}, {kind}, lies at {begin}:{end} of {len(data)} bytes:"
             " damaged or cut short; save or copy the file again"
         )
+    total.add(name, 2 * (end - begin) if kind == BFLOAT16 else end - begin)  # tensors may lie over one another
     values = np.frombuffer(data, dtype, math.prod(shape), begin).reshape(shape)
     return (values.astype(np.uint32) << 16).view(np.float32) if kind == BFLOAT16 else values.copy()

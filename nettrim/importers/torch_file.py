@@ -2,7 +2,7 @@
 
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nettrim.importers.file_kind import MAX_FILE_BYTES, STATE_DICT_ADVICE
+from nettrim.importers.file_kind import STATE_DICT_ADVICE
+from nettrim.importers.memory_limit import FLOAT_BYTES, ByteTotal
 from nettrim.importers.standard_layers import check_layers, first_features, standard_layers
 from nettrim.importers.torch_export import first_line
 from nettrim.importers.torch_library import import_torch
@@ -87,6 +88,7 @@ def read_torch_file(path: Path, *, trust_pickle: bool) -> StateDict | PickledMod
             f" or a checkpoint with one under {', '.join(map(repr, STATE_KEYS))}; {STATE_DICT_ADVICE}"
         )
     state = dict(found)
+    _check_total(path, state.items())
     for prefix in WRAPPER_PREFIXES:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
@@ -96,9 +98,19 @@ def read_torch_file(path: Path, *, trust_pickle: bool) -> StateDict | PickledMod
 
 def _prepared(path: Path, torch: Any, module: Any, notes: tuple[str, ...]) -> PickledModule:
     try:
+        _check_total(path, (*module.named_parameters(), *module.named_buffers()))
         return PickledModule(module.float().eval(), first_features(torch, module), notes)
+    except ModelFileError:
+        raise
     except Exception as error:  # attributes of other types than torch's raise anything
         raise ModelFileError(f"{path}: the module in the file is damaged ({first_line(error)})") from error
+
+
+def _check_total(path: Path, tensors: Iterable[tuple[str, Any]]) -> None:
+    """Check what tensors take as floats: strides of zero make a small file stand for much."""
+    total = ByteTotal(path)
+    for name, tensor in tensors:
+        total.add(name, tensor.numel() * max(tensor.itemsize, FLOAT_BYTES))
 
 
 def float_array(path: Path, name: str, tensor: Any) -> Array:
@@ -111,8 +123,6 @@ def float_array(path: Path, name: str, tensor: Any) -> Array:
     """
     if not tensor.is_floating_point() or tensor.is_sparse or tensor.is_quantized:
         raise ModelFileError(f"{path}: tensor {name!r} is {tensor.dtype}, {tensor.layout}; expected dense floats")
-    if tensor.numel() * 4 > MAX_FILE_BYTES:  # strides of zero make a small file stand for a huge tensor
-        raise ModelFileError(f"{path}: tensor {name!r} has {tensor.numel()} values, more than a model may hold")
     values: Array = tensor.detach().float().numpy()
     if not np.isfinite(values).all():
         raise ModelFileError(f"{path}: tensor {name!r} holds NaN or infinity, expected trained weights")

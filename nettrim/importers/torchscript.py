@@ -5,6 +5,7 @@ operators. The check is of words, not of syntax, so that no second parser has to
 """
 
 import io
+import math
 import pickle
 import re
 import zipfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nettrim.importers.aten_operators import SCRIPT_HELPERS, TENSOR_OPERATORS
+from nettrim.importers.memory_limit import FLOAT_BYTES, ByteTotal
 from nettrim.importers.torch_export import first_line
 from nettrim.importers.torch_file import TRUST_ADVICE, TRUST_NOTE
 from nettrim.importers.torch_library import import_torch
@@ -28,6 +30,7 @@ ITEM_BYTES = {  # of the storages' names in the pickle
     **dict.fromkeys(("HalfStorage", "BFloat16Storage", "ShortStorage"), 2),
     **dict.fromkeys(("CharStorage", "ByteStorage", "BoolStorage"), 1),
 }
+REBUILDERS = frozenset({"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_qtensor"})  # (storage, offset, sizes, ...)
 NAMES_SHOWN = 5
 
 
@@ -88,17 +91,27 @@ def _foreign_words(torch: Any, entries: Mapping[str, bytes]) -> Iterator[str]:
 
 
 class _StorageNames(pickle._Unpickler):  # noqa: SLF001
-    """Lists the storages that a pickle asks for; every class in it becomes an empty shell.
+    """Lists the storages that a pickle asks for and counts its tensors; every class in it becomes an empty shell.
 
     The one in Python, because that in C makes room for any memo index that a few bytes name.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, total: ByteTotal) -> None:
         super().__init__(io.BytesIO(data))
+        self.total = total
         self.found: list[tuple[Any, ...]] = []
 
     def find_class(self, module: str, name: str) -> Any:
+        if module == "torch._utils" and name in REBUILDERS:
+            return self._rebuild
         return name if module == "torch" else _Shell
+
+    def _rebuild(self, storage: tuple[Any, ...], _offset: Any, sizes: tuple[Any, ...], *_: Any) -> Any:
+        _, kind, key, _, _ = storage
+        if not all(type(size) is int and size >= 0 for size in sizes):
+            raise ValueError(f"tensor of shape {sizes}")
+        self.total.add(key, math.prod(sizes) * max(ITEM_BYTES[kind], FLOAT_BYTES))
+        return _Shell()
 
     def persistent_load(self, pid: Any) -> Any:
         self.found.append(pid)
@@ -114,13 +127,19 @@ class _Shell:
 
 
 def _check_storages(path: Path, entries: Mapping[str, bytes]) -> None:
-    """Check that each storage is as long as the pickle says: torch reads past the end of a short one."""
+    """Check that each storage is as long as the pickle says: torch reads past the end of a short one.
+
+    And that the tensors are not too many for the memory: strides of zero make a small storage stand for much.
+    """
+    total = ByteTotal(path)
     for folder in ("data", "constants"):
-        reader = _StorageNames(entries.get(f"{folder}.pkl", b""))
+        reader = _StorageNames(entries.get(f"{folder}.pkl", b""), total)
         try:
             reader.load()
             lengths = [(key, count * ITEM_BYTES[kind]) for _, kind, key, _, count in reader.found]
             wrong = [key for key, length in lengths if len(entries[f"{folder}/{key}"]) != length]
+        except ModelFileError:
+            raise
         except Exception as error:  # a damaged pickle raises anything
             raise _damaged(path, first_line(error)) from error
         if wrong:

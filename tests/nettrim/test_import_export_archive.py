@@ -283,3 +283,24 @@ def test_archive_from_before_2_8_says_what_opens_it(tmp_path: Path) -> None:
         archive.writestr("serialized_exported_program.json", "{}")
     with pytest.raises(ModelFileError, match="--trust-pickle opens it"):
         load_model(tmp_path / "model.pt2")
+
+
+def test_entries_that_read_one_payload_count_each(tmp_path: Path) -> None:
+    path = small(tmp_path / "model.pt2")
+
+    def repeat(content: Any) -> None:
+        bias = content["config"]["0.bias"]
+        bias["tensor_meta"].update(sizes=[{"as_int": 1 << 24}], strides=[{"as_int": 0}])  # 64 MiB as floats
+        content["config"] |= {f"more{index}": bias for index in range(16)}
+
+    edit(path, WEIGHTS, repeat)
+    with pytest.raises(ModelFileError, match=r"with tensor 'more\d+' .* more than a model may hold"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("name", [PROGRAM, WEIGHTS])
+def test_huge_description_is_refused_before_it_is_parsed(tmp_path: Path, name: str) -> None:
+    path = small(tmp_path / "model.pt2")
+    rewrite(path, {name: bytes((16 << 20) + 1)})
+    with pytest.raises(ModelFileError, match=f"{name} has 16777217 bytes, more than a model may hold"):
+        load_model(path)

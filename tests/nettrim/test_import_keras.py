@@ -373,3 +373,23 @@ def test_missing_h5py_is_named_with_the_extra(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ModelFileError, match=r"pip install nettrim\[keras\]"):
         load_model(path)
+
+
+def test_weights_that_were_never_written_count_all_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nettrim.importers.memory_limit.MAX_FILE_BYTES", 1 << 20)
+    path = dense_model(tmp_path / "m.h5")
+    with h5py.File(path, "a") as file:
+        group = file["model_weights/d"]
+        names = [f"w{index}" for index in range(5)]
+        group.attrs["weight_names"] = [name.encode() for name in names]
+        for name in names:
+            group.create_dataset(name, (1 << 16,), "int8", chunks=(1 << 10,))  # 256 KiB as floats
+    assert path.stat().st_size < 1 << 16
+    with pytest.raises(ModelFileError, match=r"with tensor 'w4' .* more than a model may hold"):
+        load_model(path)
+
+
+def test_huge_description_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    path = write_keras(tmp_path / "m.keras", " " * (16 << 20))
+    with pytest.raises(ModelFileError, match=r"config\.json has 16777218 bytes, more than a model may hold"):
+        load_model(path)

@@ -83,3 +83,22 @@ def test_header_that_does_not_fit_is_refused(tmp_path: Path, entry: Any, expecte
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(16))
     with pytest.raises(ModelFileError, match=expected):
         load_model(path)
+
+
+def test_tensors_that_lie_over_one_another_count_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nettrim.importers.memory_limit.MAX_FILE_BYTES", 1 << 20)
+    n_bytes = 1 << 18
+    entry = {"dtype": "F32", "shape": [n_bytes // 4], "data_offsets": [0, n_bytes]}
+    text = json.dumps(dict.fromkeys(map(str, range(5)), entry)).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(n_bytes))
+    with pytest.raises(ModelFileError, match=r"with tensor '4' .* more than a model may hold"):
+        read_safetensors(path)
+
+
+def test_huge_header_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    length = (16 << 20) + 1
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", length) + b"{".ljust(length))
+    with pytest.raises(ModelFileError, match="the header of the safetensors file has 16777217 bytes"):
+        load_model(path)

@@ -133,3 +133,10 @@ def test_missing_torch_is_named_with_the_extra(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ModelFileError, match=r"pip install nettrim\[torch\]"):
         load_model(path)
+
+
+def test_tensors_of_strides_of_zero_count_all_together(tmp_path: Path) -> None:
+    layer = torch.zeros(1, 1).expand(1 << 13, 1 << 13)  # 256 MiB
+    torch.save({f"{index}.weight": layer for index in range(5)}, tmp_path / "m.pt")
+    with pytest.raises(ModelFileError, match=r"with tensor '4\.weight' .* more than a model may hold"):
+        load_model(tmp_path / "m.pt")

@@ -179,3 +179,17 @@ def test_part_that_stands_twice_is_read(tmp_path: Path) -> None:
     module = nested(2, 2)
     torch.save(module, tmp_path / "model.pt")
     assert_runs_as_in_torch(load_model(tmp_path / "model.pt", input_shape=(3,)), module)
+
+
+@pytest.mark.parametrize("kind", ["weight", "buffer"])
+def test_tensors_of_strides_of_zero_count_all_together(tmp_path: Path, kind: str) -> None:
+    module = nn.Sequential(*[nn.Linear(3, 3) for _ in range(5)])
+    for part in module:
+        values = torch.zeros(1, 1).expand(1 << 13, 1 << 13)  # 256 MiB
+        if kind == "weight":
+            part.weight = nn.Parameter(values, requires_grad=False)
+        else:
+            part.register_buffer(kind, values)
+    torch.save(module, tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match=rf"with tensor '3\.{kind}' .* more than a model may hold"):
+        load_model(tmp_path / "model.pt", input_shape=(3,))

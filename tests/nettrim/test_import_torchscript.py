@@ -163,3 +163,21 @@ def test_torchscript_asks_for_input_shape(tmp_path: Path) -> None:
     torch.jit.save(trace(make_cnn()), tmp_path / "model.pt")
     with pytest.raises(ModelFileError, match="TorchScript needs the shape of one sample"):
         load_model(tmp_path / "model.pt")
+
+
+class Wide(torch.nn.Module):
+    """Buffers of 256 MiB each, four bytes each in the file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for index in range(5):
+            self.register_buffer(f"w{index}", torch.zeros(1, 1).expand(1 << 13, 1 << 13))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x)
+
+
+def test_tensors_of_strides_of_zero_count_all_together(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(Wide()), tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match="more than a model may hold"):
+        load_model(tmp_path / "model.pt", input_shape=(3,))

@@ -1,0 +1,48 @@
+"""How much a model file may make of its few bytes."""
+
+from pathlib import Path
+
+from nettrim_runtime.errors import ModelFileError
+
+MAX_FILE_BYTES = 1 << 30  # far above what the boards hold; keeps a hostile file from filling the memory
+FLOAT_BYTES = 4  # what every weight takes once it is read
+MAX_JSON_BYTES = 16 << 20  # of a description alone: parsed, it takes many times as much
+
+
+class ByteTotal:
+    """What a file's tensors take in memory, all together, as they are read.
+
+    Tensors of one storage, of strides of zero or never written count in full: each is copied sooner or later.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.n_bytes = path, 0
+
+    def add(self, name: object, n_bytes: int) -> None:
+        """Count one more tensor.
+
+        Raises
+        ------
+        ModelFileError
+            When the tensors so far have more than `MAX_FILE_BYTES`.
+        """
+        self.n_bytes += n_bytes
+        if self.n_bytes > MAX_FILE_BYTES:
+            raise ModelFileError(
+                f"{self.path}: with tensor {name!r} the file's tensors have {self.n_bytes} bytes, more than a model may"
+                f" hold ({MAX_FILE_BYTES}); save it with contiguous tensors that share no memory"
+            )
+
+
+def check_json_size(path: Path, what: str, n_bytes: int) -> None:
+    """Check that a description can be parsed.
+
+    Raises
+    ------
+    ModelFileError
+        When it has more than `MAX_JSON_BYTES`.
+    """
+    if n_bytes > MAX_JSON_BYTES:
+        raise ModelFileError(
+            f"{path}: {what} has {n_bytes} bytes, more than a model may hold ({MAX_JSON_BYTES}); save the model again"
+        )
