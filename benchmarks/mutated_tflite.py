@@ -91,9 +91,18 @@ def run_jobs(jobs: Sequence[Job]) -> list[Outcome]:
 
 
 def run_job(job: Job) -> Outcome:
-    """Import each mutation of a job."""
-    warnings.simplefilter("error")
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.RLIM_INFINITY))
+    """Import each mutation of a job, warnings as errors and with little memory; the process is then as before."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, limits[1]))
+        try:
+            return _import_each(job)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def _import_each(job: Job) -> Outcome:
     source = original(job.path.name, job.path.read_bytes())
     counts, slowest = Counter[str](), 0.0
     crashes: list[str] = []

@@ -228,7 +228,8 @@ def _weight_scales(rows: Array, bias_magnitude: Array, scales: tuple[float, floa
     largest = np.abs(rows).max(axis=1, initial=0.0).astype(np.float64)
     scale = largest / WEIGHT_LIMIT
     scale = np.maximum(scale, bias_magnitude / (input_scale * BIAS_LIMIT[dtype]))
-    zero_row = np.where(bias_magnitude > 0, bias_magnitude / (input_scale * ZERO_ROW_BIAS[dtype]), 1.0)
+    alone = bias_magnitude / (input_scale * ZERO_ROW_BIAS[dtype])
+    zero_row = np.where(bias_magnitude > 0, alone, output_scale / input_scale)  # nothing to scale: by one
     scale = np.where(largest > 0, scale, zero_row)
     if dtype == "int16":
         scale = np.maximum(scale, SMALLEST_WIDE_SCALING * output_scale / input_scale)

@@ -413,3 +413,18 @@ def test_rows_that_are_next_to_nothing_give_the_bits_of_the_engine_on_int16() ->
     wide = widened(graph, rng)
     samples = random_inputs(wide, rng, N_SAMPLES)
     assert np.array_equal(run_litert(render_tflite(wide), samples), run_graph(wide, samples))
+
+
+def test_a_row_of_nothing_at_all_gives_the_bits_of_the_engine_on_int16() -> None:
+    rng = np.random.default_rng(0)
+    builder = GraphBuilder(rng, (9, 9, 2))
+    for channels in (4, 4, 3):
+        builder.conv(channels)
+    graph = builder.build()
+    layer = graph.layers[1]
+    weight, bias = graph.tensors[layer.weight], graph.tensors[layer.bias]
+    weights, biases = weight.values() * 1e-4, bias.values() * 1e-4  # a scale of one would be far off
+    weights[2], biases[2] = 0, 0
+    wide = widened(graph.with_tensors([replace(weight, data=weights), replace(bias, data=biases)]), rng)
+    samples = random_inputs(wide, rng, N_SAMPLES)
+    assert np.array_equal(run_litert(render_tflite(wide), samples), run_graph(wide, samples))

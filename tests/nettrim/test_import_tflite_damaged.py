@@ -1,5 +1,6 @@
 """Damaged and hostile .tflite files: one typed error each, soon, and without the memory that they claim."""
 
+import resource
 import struct
 import tracemalloc
 import warnings
@@ -188,3 +189,9 @@ def test_a_name_of_any_bytes_is_shown_as_text() -> None:
     data[place : place + 2] = b"\xff\xfe"
     model = import_tflite(bytes(data), "net.tflite", "net")
     assert model.graph.layers[0].name == "\ufffd\ufffd"
+
+
+def test_a_job_leaves_the_process_as_it_was() -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    run_job(Job(shared_data("models/hello_world_int8.tflite"), 0, 2))
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
