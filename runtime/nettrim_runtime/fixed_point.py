@@ -6,7 +6,7 @@ Every exporter takes its multipliers, shifts and clamps from here, so all rooms 
 import enum
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from nettrim_runtime.graph import Graph, Quantization
 from nettrim_runtime.ops import ActivationFunction, Add, Dense, Layer, Mean, Mul, PRelu, Requantize, Sub
 
 Array = npt.NDArray[Any]
+Integers = TypeVar("Integers", int, Array)
 
 FRACTION_BITS = 31  # Q0.31 multipliers, as tensorflow/lite/kernels/internal/quantization_util.cc
 SMALLEST_SHIFT = -31
@@ -114,6 +115,20 @@ def quantize_multiplier(real: float, largest_shift: int = LARGEST_SHIFT) -> tupl
             "other"
         )
     return multiplier, shift
+
+
+def high_product(a: Integers, b: Integers | int) -> Integers:
+    """Return a * b / 2^31 of Q0.31 numbers, rounded half up: integers or int64 arrays."""
+    product: Any = a * b
+    rounded: Integers = (product + (1 << (FRACTION_BITS - 1))) >> FRACTION_BITS
+    return rounded
+
+
+def divide_by_power(values: Integers, exponent: int) -> Integers:
+    """Return integers, or an array of them, over 2^exponent, rounded half away from zero."""
+    lowered: Any = values + ((1 << exponent) >> 1) - ((values < 0) & (exponent > 0))
+    rounded: Integers = lowered >> exponent
+    return rounded
 
 
 def multiply_by_quantized_multiplier(

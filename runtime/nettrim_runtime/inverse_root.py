@@ -2,7 +2,12 @@
 
 import numpy as np
 
-from nettrim_runtime.fixed_point import LARGEST_SHIFT, multiply_by_quantized_multiplier, quantize_multiplier
+from nettrim_runtime.fixed_point import (
+    LARGEST_SHIFT,
+    high_product,
+    multiply_by_quantized_multiplier,
+    quantize_multiplier,
+)
 
 ONE, HALF_OF_THREE = 1 << 28, 3 << 27  # in Q3.28
 SQRT_HALF = 1518500250  # in Q0.31
@@ -32,11 +37,7 @@ def _inverse_root_multiplier(value: int) -> tuple[int, int]:
     half = (shifted + 1) >> 1
     x = ONE
     for _ in range(STEPS):
-        cube = _high_product(_high_product(x, x), x) << 6
-        x = (_high_product(HALF_OF_THREE, x) - _high_product(half, cube)) << 3
-    multiplier, right = _high_product(x, SQRT_HALF), 11 - pairs
+        cube = high_product(high_product(x, x), x) << 6
+        x = (high_product(HALF_OF_THREE, x) - high_product(half, cube)) << 3
+    multiplier, right = high_product(x, SQRT_HALF), 11 - pairs
     return multiplier << max(-right, 0), -max(right, 0)
-
-
-def _high_product(a: int, b: int) -> int:
-    return (a * b + (1 << 30)) >> 31

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nettrim_runtime.fixed_point import high_product
 from nettrim_runtime.linear import Step
 from nettrim_runtime.softmax import (
     INT8,
@@ -57,7 +58,7 @@ def _distances(scale: float) -> Array:
     """Return -scale * distance in Q5.26 for distances 0..255 from the largest input, int64 (256,)."""
     multiplier, shift, farthest = distance_multiplier(scale)
     distances = np.arange(256, dtype=np.int64)
-    scaled = _high_product(-np.minimum(distances, farthest) << shift, multiplier)
+    scaled = high_product(-np.minimum(distances, farthest) << shift, multiplier)
     return np.where(distances <= farthest, scaled, FARTHEST)
 
 
@@ -67,20 +68,16 @@ def _logarithm(total: Array) -> Array:
     A total is r * 2^n with r around 2^(-1/4), the square root of a power of two split off where that brings it nearer.
     """
     headroom = 31 - np.frexp(total.astype(np.float64))[1].astype(np.int64)  # of int32 totals
-    second = 31 - np.frexp(_high_product(total, SQRT_HALF).astype(np.float64))[1].astype(np.int64)
-    r = np.minimum(2 * _high_product(total << headroom, SQRT_HALF), total << second)
+    second = 31 - np.frexp(high_product(total, SQRT_HALF).astype(np.float64))[1].astype(np.int64)
+    r = np.minimum(2 * high_product(total << headroom, SQRT_HALF), total << second)
     power = np.maximum(
         ((SUM_SHIFT - 1 - headroom) << POWER_BITS) + QUARTER, ((SUM_SHIFT - second) << POWER_BITS) - QUARTER
     )
     p, q = (r + FOURTH_ROOT_HALF + 1) >> 1, 2 * (r - FOURTH_ROOT_HALF)
-    square = _high_product(q, q)
-    numerator = _high_product(q, r) + _high_product(_high_product(q, square), NUMERATOR)
-    rest = _high_product(p, CONSTANT + q + _high_product(DENOMINATOR, square)) + _high_product(SLOPE, q)
+    square = high_product(q, q)
+    numerator = high_product(q, r) + high_product(high_product(q, square), NUMERATOR)
+    rest = high_product(p, CONSTANT + q + high_product(DENOMINATOR, square)) + high_product(SLOPE, q)
     narrow = (np.abs(numerator) + (1 << 5)) >> 6  # to Q6.25, half away from zero
-    series = _high_product(np.sign(numerator) * narrow, one_over_one_plus(rest))
-    return 2 * (_high_product(power, LOG_2) + series)
-
-
-def _high_product(a: Array | int, b: Array | int) -> Array:
-    product: Array = np.multiply(a, b, dtype=np.int64)
-    return (product + (1 << 30)) >> 31
+    series = high_product(np.sign(numerator) * narrow, one_over_one_plus(rest))
+    logarithm: Array = 2 * (high_product(power, LOG_2) + series)
+    return logarithm

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim_runtime.errors import GraphError
-from nettrim_runtime.fixed_point import FRACTION_BITS, quantize_multiplier
+from nettrim_runtime.fixed_point import FRACTION_BITS, divide_by_power, high_product, quantize_multiplier
 from nettrim_runtime.linear import Step
 
 Array = npt.NDArray[Any]
@@ -38,7 +38,7 @@ def softmax_exponentials(scale: float) -> Array:
     multiplier, shift, farthest = distance_multiplier(scale)
     return np.array(
         [
-            _exponential(_high_product(-distance << shift, multiplier)) if distance <= farthest else 0
+            _exponential(high_product(-distance << shift, multiplier)) if distance <= farthest else 0
             for distance in range(256)
         ],
         dtype=np.int64,
@@ -96,13 +96,13 @@ def _exponential(exponent: int) -> int:
     quarter = 1 << (EXPONENT_FRACTION_BITS - 2)
     rest = (exponent & (quarter - 1)) - quarter
     x = (rest << 5) + (1 << 28)  # Q0.31, centred on -1/8
-    x2 = _high_product(x, x)
-    x3, x4 = _high_product(x2, x), _high_product(x2, x2)
-    tail = _divide_by_power(_high_product(_divide_by_power(x4, 2) + x3, ONE_THIRD) + x2, 1)
-    result = EXP_MINUS_EIGHTH + _high_product(EXP_MINUS_EIGHTH, x + tail)
+    x2 = high_product(x, x)
+    x3, x4 = high_product(x2, x), high_product(x2, x2)
+    tail = divide_by_power(high_product(divide_by_power(x4, 2) + x3, ONE_THIRD) + x2, 1)
+    result = EXP_MINUS_EIGHTH + high_product(EXP_MINUS_EIGHTH, x + tail)
     for bit, factor in enumerate(EXP_QUARTERS, start=EXPONENT_FRACTION_BITS - 2):
         if (rest - exponent) >> bit & 1:
-            result = _high_product(result, factor)
+            result = high_product(result, factor)
     return result
 
 
@@ -121,12 +121,3 @@ def one_over_one_plus(fraction: Array) -> Array:
         x += np.clip(((x * error + (1 << 30)) >> 31) << 2, -(1 << 31), ONE)
     quotient: Array = np.clip(x << 1, -(1 << 31), ONE)
     return quotient
-
-
-def _high_product(a: int, b: int) -> int:
-    return (a * b + (1 << 30)) >> 31
-
-
-def _divide_by_power(value: int, exponent: int) -> int:
-    """Divide by 2^exponent, half away from zero."""
-    return (value + ((1 << exponent) >> 1) - (value < 0)) >> exponent

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim_runtime.errors import GraphError
-from nettrim_runtime.fixed_point import multiply_by_quantized_multiplier, quantize_multiplier
+from nettrim_runtime.fixed_point import divide_by_power, multiply_by_quantized_multiplier, quantize_multiplier
 from nettrim_runtime.graph import Quantization
 from nettrim_runtime.inverse_root import inverse_root
 from nettrim_runtime.linear import Step
@@ -160,10 +160,10 @@ def _hard_swish(inputs: Array, input_scale: np.float32, output_scale: np.float32
     scaled = _high_product16(fine, _to_16_bits(output_multiplier))
     gate = _saturated(fine << max(gate_shift - 1, 0))
     gate = _high_product16(gate, _to_16_bits(gate_multiplier))
-    gate = _saturated(gate << 1) if gate_shift > 0 else _divide_by_power(gate, -gate_shift)
+    gate = _saturated(gate << 1) if gate_shift > 0 else divide_by_power(gate, -gate_shift)
     gate = (gate + (1 << 15)) >> 1
     product = np.sign(scaled) * (gate * np.abs(scaled) >> 15)  # towards zero: the gate is never negative
-    return _divide_by_power(product, -output_shift)
+    return divide_by_power(product, -output_shift)
 
 
 def _to_16_bits(multiplier: int) -> int:
@@ -176,9 +176,3 @@ def _high_product16(values: Array, multiplier: int) -> Array:
 
 def _saturated(values: Array) -> Array:
     return np.clip(values, -(1 << 15), (1 << 15) - 1)
-
-
-def _divide_by_power(values: Array, exponent: int) -> Array:
-    """Divide by 2^exponent, half away from zero."""
-    rounded: Array = (values + ((1 << exponent) >> 1) - ((values < 0) & (exponent > 0))) >> exponent
-    return rounded
