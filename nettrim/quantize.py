@@ -149,7 +149,8 @@ def _with_room(graph: Graph, family: Mapping[str, str], covered: Mapping[str, Ra
         if found is not None:
             return INT8_STEPS * float(found.scale[0])
         smallest, largest = widened[family[name]]
-        return max(largest, 0.0) - min(smallest, 0.0)
+        found_span = max(largest, 0.0) - min(smallest, 0.0)
+        return found_span if found_span > SMALLEST_SPAN else SPAN_OF_ZERO
 
     for op in graph.ops:
         least = _smallest_span(op, [span(name) for name in op_inputs(op)])

@@ -122,11 +122,12 @@ def test_a_softmax_joined_with_something_else_is_refused() -> None:
         check_quantize(builder.build())
 
 
-def test_products_of_a_gate_that_never_opened_keep_room_for_their_int32_sums() -> None:
+@pytest.mark.parametrize(("gates", "values"), [(5.0, 9.0), (0.0, 9.0), (0.0, 1e15)])
+def test_products_of_a_gate_that_never_opened_keep_room_for_their_int32_sums(gates: float, values: float) -> None:
     builder = GraphBuilder(np.random.default_rng(0), (4,))
     gate = builder.dense(4, RELU)
     product = builder.mul("input")
-    graph = quantize_graph(builder.build(), {"input": (-9.0, 9.0), gate: (0.0, 5.0), product: (0.0, 0.0)})
+    graph = quantize_graph(builder.build(), {"input": (-values, values), gate: (0.0, gates), product: (0.0, 0.0)})
     first, second, output = (float(graph.quantization(name).scale[0]) for name in (gate, "input", product))
     assert first * second / output < 2**16  # beyond, 255 * 255 shifted left would leave int32
 
