@@ -19,6 +19,7 @@ from nettrim_runtime.fixed_point import exact_multiplier, largest_accumulators
 from nettrim_runtime.graph import INTEGER_ACTIVATIONS, Graph, Quantization, Tensor
 from nettrim_runtime.ops import (
     Carrier,
+    Conv2d,
     Dense,
     Function,
     Layer,
@@ -45,6 +46,7 @@ SCALE_TRIALS = 64  # steps of one unit in the last place of a float32 scale
 SMALLEST_SPAN, SPAN_OF_ZERO = 1e-20, 1e-6  # an activation that is always zero still needs a scale
 SMALLEST_SOFTMAX_SPAN = 2.0**-18  # a softmax takes scales above 2^-26 only: its multiplier has a whole part
 HARD_SWISH_SPAN = 1 / 100  # of its input's: TFLite takes an output scale above 1/128 of the input's
+LAYER_SPAN = 2.0**-30  # of its largest summand: sums scale to outputs by less than 2^30
 PRODUCT_SPAN = LEAKY_RELU_SPAN = 2.0**-20  # of the inputs': their int32 products are shifted left by less than 16 bits
 
 
@@ -153,15 +155,18 @@ def _with_room(graph: Graph, family: Mapping[str, str], covered: Mapping[str, Ra
         return found_span if found_span > SMALLEST_SPAN else SPAN_OF_ZERO
 
     for op in graph.ops:
-        least = _smallest_span(op, [span(name) for name in op_inputs(op)])
+        least = _smallest_span(graph, op, [span(name) for name in op_inputs(op)])
         if least > span(op.output) and family[op.output] not in fixed:
             smallest = widened[family[op.output]][0]
             widened[family[op.output]] = smallest, smallest + least
     return widened
 
 
-def _smallest_span(op: Op, inputs: Sequence[float]) -> float:
+def _smallest_span(graph: Graph, op: Op, inputs: Sequence[float]) -> float:
     """Return the least range of an operator's output, for inputs of these ranges."""
+    if isinstance(op, Dense | Conv2d):
+        weight, bias = (float(np.abs(graph.tensors[name].values()).max()) for name in (op.weight, op.bias))
+        return max(inputs[0] * weight, bias) * LAYER_SPAN
     if isinstance(op, Mul):
         return inputs[0] * inputs[1] * PRODUCT_SPAN
     if isinstance(op, UnaryFunction) and op.function is Function.HARD_SWISH:
