@@ -9,7 +9,7 @@ import numpy as np
 from nettrim.quantize import quantize_graph
 from nettrim.widen import widenable
 from nettrim_runtime.engine import prepare
-from nettrim_runtime.graph import Graph, Tensor, infer_shape
+from nettrim_runtime.graph import Graph, Tensor
 from nettrim_runtime.ops import (
     ActivationFunction,
     Add,
@@ -24,6 +24,7 @@ from nettrim_runtime.ops import (
     Size2d,
     Softmax,
 )
+from nettrim_runtime.shapes import infer_shape
 
 N_RANGE_SAMPLES = 32
 SHARE_OF_ONE_SCALE = 0.5  # of the dense layers: the largest weights of all their rows are equal

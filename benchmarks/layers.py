@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.quantize import quantize_graph
-from nettrim_runtime.graph import Graph, Tensor, infer_shape
+from nettrim_runtime.graph import Graph, Tensor
 from nettrim_runtime.ops import Conv2d, Dense, Layer, Padding
+from nettrim_runtime.shapes import infer_shape
 
 Array = npt.NDArray[Any]
 
@@ -43,6 +44,13 @@ class LayerCase:
 
 def random_layer(case: LayerCase, density: float, rng: np.random.Generator) -> Graph:
     """Return a quantised graph of the one layer; each weight is kept with probability ``density``."""
+    span = float(np.sqrt(1.0 + density * np.prod(case.weight_shape[1:])))  # about three deviations of a sum
+    ranges = {"input": (-1.0, 1.0), "output": (-span, span)}
+    return quantize_graph(random_float_layer(case, density, rng), ranges)
+
+
+def random_float_layer(case: LayerCase, density: float, rng: np.random.Generator) -> Graph:
+    """Return the same before it is quantised."""
     magnitude = rng.uniform(SMALLEST_WEIGHT, 1.0, case.weight_shape)
     sign = rng.choice([-1.0, 1.0], case.weight_shape)
     weight = np.where(rng.random(case.weight_shape) < density, sign * magnitude, 0.0).astype(np.float32)
@@ -55,9 +63,7 @@ def random_layer(case: LayerCase, density: float, rng: np.random.Generator) -> G
         "output": Tensor("output", ()),
     }
     tensors["output"] = Tensor("output", infer_shape(layer, tensors))
-    span = float(np.sqrt(1.0 + density * np.prod(case.weight_shape[1:])))  # about three deviations of a sum
-    ranges = {"input": (-1.0, 1.0), "output": (-span, span)}
-    return quantize_graph(Graph("layer", ("input",), ("output",), (layer,), tensors), ranges)
+    return Graph("layer", ("input",), ("output",), (layer,), tensors)
 
 
 def _layer(case: LayerCase) -> Layer:

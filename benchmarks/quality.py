@@ -35,7 +35,7 @@ from benchmarks.quality_subjects import (
 )
 from benchmarks.results_file import Figure, Results, Row, benchmark_parser, current_commit, report_results
 from nettrim.calibrate import choose_tails, quantize_on
-from nettrim.deploy import DEFAULT_DISAGREEMENT
+from nettrim.deployment_inputs import DEFAULT_DISAGREEMENT
 from nettrim.evaluate import run_deployed
 from nettrim.goal_search import measure_drop, prune_to_drop
 from nettrim.layer_plan import layer_problem

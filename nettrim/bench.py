@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import nettrim_runtime
 from nettrim.board_python import find_board_python
 from nettrim.toolchain import (
@@ -33,6 +35,8 @@ from nettrim_runtime.bench import (
     load_samples,
 )
 from nettrim_runtime.board_state import read_board_state
+from nettrim_runtime.compare import count_differing, output_tolerance
+from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import ModelFileError
 from nettrim_runtime.model_file import load_model
 
@@ -72,14 +76,14 @@ def bench_bundle(folder: Path, board: Board, settings: BenchSettings) -> dict[st
         When a compiler that is installed fails.
     """
     bundle = _read_bundle(folder)
-    steps: dict[str, Callable[[], Section]] = {
-        "numpy on host": lambda: _numpy_section(bundle, settings),
-        "c on host": lambda: _host_section(bundle, settings),
-    }
-    if board.os == "linux":
+    steps: dict[str, Callable[[], Section]] = {"numpy on host": lambda: _numpy_section(bundle, settings)}
+    if not bundle.tolerance:
+        steps["c on host"] = lambda: _host_section(bundle, settings)
+    if board.os == "linux" and not bundle.tolerance:
         steps[f"c on {board.name}"] = lambda: _emulated_section(bundle, board)
+    if board.os == "linux":
         steps[f"numpy on {board.name}"] = lambda: _emulated_numpy_section(bundle, board)
-    sections, left_out = [], _never_emulated(board)
+    sections, left_out = [], _never_measured(bundle, board)
     for name, step in steps.items():
         try:
             sections.append({"name": name, **_with_checked_bits(step(), bundle)})
@@ -119,16 +123,28 @@ def bench_table(result: Mapping[str, Any]) -> list[dict[str, str]]:
 
 @dataclass(frozen=True, eq=False)
 class _Bundle:
-    """What of a deployment is measured: golden inputs ``x`` and outputs ``y``, (n_samples, ...) int8."""
+    """What of a deployment is measured: golden inputs ``x`` and outputs ``y``, (n_samples, ...), of its network.
+
+    A network of floats has no C program, and outputs differ by ``tolerance`` of the largest.
+    """
 
     folder: Path
     name: str
     x: Array
     y: Array
+    tolerance: float = 0.0
 
 
 def _read_bundle(folder: Path) -> _Bundle:
-    header = folder / "model.h"
+    golden = folder / "golden.npz"
+    x, y = load_samples(golden, "x"), load_samples(golden, "y")
+    if y.dtype == np.float32:
+        graph = load_model(folder / "model.npz")
+        return _Bundle(folder, graph.name, x, y, output_tolerance(graph))
+    return _Bundle(folder, _c_name(folder / "model.h"), x, y)
+
+
+def _c_name(header: Path) -> str:
     try:
         match = RUN_FUNCTION.search(header.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -137,11 +153,12 @@ def _read_bundle(folder: Path) -> _Bundle:
         ) from error
     if match is None:
         raise ModelFileError(f"{header}: no function nt_<name>_run, expected a header that nettrim wrote")
-    golden = folder / "golden.npz"
-    return _Bundle(folder=folder, name=match.group(1), x=load_samples(golden, "x"), y=load_samples(golden, "y"))
+    return match.group(1)
 
 
-def _never_emulated(board: Board) -> dict[str, str]:
+def _never_measured(bundle: _Bundle, board: Board) -> dict[str, str]:
+    if bundle.tolerance:
+        return {"c": "there is no model.h: C is written for int8, and this network computes in floats"}
     if board.os == "none":
         return {f"c on {board.name}": "measured on the board only: there is no operating system to emulate"}
     return {}
@@ -149,14 +166,17 @@ def _never_emulated(board: Board) -> dict[str, str]:
 
 def _with_checked_bits(section: Section, bundle: _Bundle) -> Section:
     reasons = list(section.pop("reasons"))
-    for key, values in (("input_crc32", bundle.x), ("output_crc32", bundle.y)):
+    exact = {"input_crc32": bundle.x} if bundle.tolerance else {"input_crc32": bundle.x, "output_crc32": bundle.y}
+    for key, values in exact.items():
         if section[key] != crc32_text(values):
             reasons.append(f"{key} is {section[key]}, expected {crc32_text(values)} as in golden.npz: other bits")
     return {**section, "verdict": "INVALID" if reasons else "VALID", "reasons": reasons}
 
 
 def _numpy_section(bundle: _Bundle, settings: BenchSettings) -> Section:
-    measured = asdict(bench_graph(load_model(bundle.folder / "model.npz"), bundle.x, settings))
+    graph = load_model(bundle.folder / "model.npz")
+    measured = asdict(bench_graph(graph, bundle.x, settings))
+    measured["reasons"] = (*measured["reasons"], *_far_outputs(bundle, run_graph(graph, bundle.x)))
     compiler = f"Python {measured.pop('python')}, NumPy {measured.pop('numpy')}"
     return {"emulated": False, "unit": "ms", "value": measured["p50_ms"], "compiler": compiler, "flags": [], **measured}
 
@@ -201,6 +221,7 @@ def _emulated_numpy_section(bundle: _Bundle, board: Board) -> Section:
         output = results.read_bytes()
     return {
         **_emulated(bundle, board, counted.instructions, output),
+        "reasons": _far_outputs(bundle, np.frombuffer(output, bundle.y.dtype).reshape(-1, *bundle.y.shape[1:])),
         "compiler": counted.stdout.strip(),
         "flags": [],
         "exact": False,  # memory addresses change what Python's dictionaries do
@@ -217,6 +238,15 @@ def _emulated(bundle: _Bundle, board: Board, instructions: int, output: bytes) -
         "output_crc32": f"{zlib.crc32(output):08x}",
         "reasons": (),
     }
+
+
+def _far_outputs(bundle: _Bundle, outputs: Array) -> tuple[str, ...]:
+    """Return what is wrong with outputs in floats; integers are compared by their checksum."""
+    differing = count_differing(outputs, bundle.y, bundle.tolerance) if bundle.tolerance else 0
+    reason = (
+        f"{differing} of {len(bundle.y)} outputs lie further from golden.npz than {bundle.tolerance:g} of the largest"
+    )
+    return (reason,) if differing else ()
 
 
 def _parse_timing(text: str) -> dict[str, Any]:

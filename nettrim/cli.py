@@ -18,11 +18,13 @@ from rich.table import Table
 from nettrim.bench import BenchSettings, bench_bundle, bench_table
 from nettrim.board_python import fetch_board_python
 from nettrim.bundle import MEASUREMENTS, check_output, new_bundle, read_manifest, verify_bundle, write_json
-from nettrim.deploy import Deployment, DeployOptions, Int16, build, read_inputs
+from nettrim.deploy import Deployment, build
 from nettrim.deployment_files import write_deployment
+from nettrim.deployment_inputs import DeployOptions, Int16, read_inputs
 from nettrim.deployment_warnings import missed_drop
 from nettrim.entry import INTERRUPTED
 from nettrim.errors import BudgetMissedError, InvalidBenchmarkError, UsageError
+from nettrim.hybrid import Precision
 from nettrim.layer_problem import Constraint
 from nettrim.layer_search import SearchSettings
 from nettrim.prune import Mode, PruneSettings
@@ -85,6 +87,13 @@ def deploy(
         bool,
         typer.Option("--polish", help="Then tune the weights that are left, without labels, on the calibration data."),
     ] = False,
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            help="What the network computes in: int8; on Linux boards also hybrid (floats, weights of dense layers in "
+            "int8) or float32."
+        ),
+    ] = "int8",
     int16: Annotated[
         Int16,
         typer.Option(
@@ -124,7 +133,7 @@ def deploy(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier deployment.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json instead of the table.")] = False,
 ) -> None:
-    """Trained network in, verified int8 deployment out."""
+    """Trained network in, verified deployment out."""
     if plain and relative_epsilon is None:
         raise UsageError("--plain is a convex program at an epsilon: give --relative-epsilon, and no other goal")
     if plain and polish:
@@ -146,6 +155,7 @@ def deploy(
         ),
         max_drop=max_drop,
         fit=fit,
+        precision=precision,
         int16=int16,
         goal_is_default=not fit and all(goal is None for goal in (sparsity, relative_epsilon, max_drop)),
         labels=labels,
@@ -174,7 +184,8 @@ def deploy(
         return
     print_report(report, deployment, console)
     for check in report["verification"]:
-        console.print(f"verified: {check['artifact']} by {check['by']}: {check['samples']} samples, 0 differ")
+        same = f", all within {check['tolerance']:g} of the largest output" if check["tolerance"] else ", 0 differ"
+        console.print(f"verified: {check['artifact']} by {check['by']}: {check['samples']} samples{same}")
     console.print(f"written: {options.folder}/ (its README.md says how to run it)", markup=False)
     _check_drop(deployment, options)
 

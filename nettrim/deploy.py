@@ -2,133 +2,56 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from nettrim.board_limits import check_fits, check_flash, check_ram, deployed_flash_bytes, flash_to_fit, formats_for
-from nettrim.bundle import check_output
+from nettrim.board_limits import check_fits, deployed_flash_bytes, formats_for
 from nettrim.calibrate import choose_tails, quantize_on
-from nettrim.class_names import load_class_names
+from nettrim.deployment_inputs import DeployOptions, Inputs
 from nettrim.deployment_warnings import result_warnings
 from nettrim.evaluate import (
     Accuracy,
     Agreement,
     Networks,
     ProvenBounds,
-    has_classes,
     layer_errors,
     measure_accuracy,
     measure_agreement,
+    port_values,
     prove_bounds,
 )
 from nettrim.fit_search import prune_to_fit
 from nettrim.goal_search import Trial, prune_to_drop
-from nettrim.importers import ImportedModel, load_model
-from nettrim.own_integers import dequantized, integer_samples, unpruned, with_deployment_note
+from nettrim.hybrid import deployed_floats, shipped_floats
+from nettrim.own_integers import dequantized, unpruned
 from nettrim.passes.remove_dead_channels import remove_dead_channels
-from nettrim.prune import PruneResult, PruneSettings, prune
-from nettrim.quantize import check_quantize
-from nettrim.samples import (
-    InputOptions,
-    InputSpec,
-    Samples,
-    find_calibration,
-    load_samples,
-    split_held_out,
-    synthetic_samples,
-)
+from nettrim.prune import PruneResult, prune
 from nettrim.sparse_tflite import SparseTflite, describe_sparse_tflite
-from nettrim.storage import smallest_formats
-from nettrim.structure_names import NOfM, parse_structure
+from nettrim.storage import smallest_formats, with_dense_weights
 from nettrim.widen import widenable
-from nettrim_boards.board import Board, load_board
-from nettrim_exporters.c_header import CModelFacts, c_model_facts, check_c
-from nettrim_exporters.tflite import check_tflite
+from nettrim_boards.board import Board
+from nettrim_exporters.c_header import CModelFacts, c_model_facts
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.graph import Array, Graph
 
-Int16 = Literal["auto", "all", "none"]
-DEFAULT_DISAGREEMENT, DEFAULT_OUTPUT_ERROR = 0.005, 0.02  # on held-out samples, where no goal is given
-CAUTIOUS_EPSILON = 0.01  # without data: random inputs say little of the real ones
 ERROR_SAMPLES = 1000  # samples that the per-layer errors are measured on
 
 
-@dataclass(frozen=True)
-class DeployOptions:
-    """What the user asked for; None means the default that DESIGN names.
-
-    Attributes
-    ----------
-    output : Path or None
-        The folder to write, else ``<model stem>-<board>`` in the current folder.
-    max_drop : float or None
-        The goal of the run: what the deployed network may lose, as `nettrim.goal_search.measure_drop` counts.
-    fit : bool
-        Or: keep as many weights as the board's flash holds beside the program.
-    int16 : {"auto", "all", "none"}
-        Which activations are int16 instead of int8: those without which a drop is missed, all but input and output,
-        or none.
-    goal_is_default : bool
-        Whether the user chose none of these, no sparsity and no epsilon.
-    trust_pickle : bool
-        Whether a model file may run code.
-    """
-
-    model: Path
-    board: str
-    data: Path | None = None
-    test_data: Path | None = None
-    output: Path | None = None
-    force: bool = False
-    prune: PruneSettings = field(default_factory=PruneSettings)
-    max_drop: float | None = None
-    fit: bool = False
-    int16: Int16 = "auto"
-    goal_is_default: bool = True
-    input_options: InputOptions = field(default_factory=InputOptions)
-    input_shape: tuple[int, ...] | None = None
-    arch: str | None = None
-    trust_pickle: bool = False
-    labels: Path | None = None
-    seed: int = 0
-
-    @property
-    def keeps_integers(self) -> bool:
-        """Whether a quantised file is deployed as it is: nothing was asked for that would change it."""
-        is_pruned = not self.goal_is_default or self.prune.structure != "l1" or self.prune.polish
-        return not is_pruned and self.int16 == "auto"
-
-    @property
-    def folder(self) -> Path:
-        """Where the deployment goes."""
-        return self.output or Path(f"{self.model.stem}-{self.board}")
-
-
 @dataclass(frozen=True, eq=False)
-class Inputs:
-    """Everything that was read and checked before the first solve; ``kept`` are a file's integers to deploy as is."""
+class CForm:
+    """What model.h is: the deployed network with its weights as C stores them."""
 
-    board: Board
-    model: ImportedModel
-    spec: InputSpec
-    fit: Samples
-    held_out: Samples
-    test: Samples | None
-    prune: PruneSettings
-    max_drop: float | None
-    flash_bytes: int | None
-    kept: Graph | None
-    class_names: tuple[str, ...] = ()
+    graph: Graph
+    facts: CModelFacts
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """What a user should know of the data."""
-        return tuple(dict.fromkeys((*self.fit.warnings, *(self.test.warnings if self.test else ()))))
+    def ram_bytes(self) -> int:
+        """Working memory: arena, input and output."""
+        ports = (*self.graph.inputs, *self.graph.outputs)
+        return self.facts.arena_bytes + sum(self.graph.tensors[name].size for name in ports)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +66,8 @@ class Deployment:
         The sparsities tried for a drop, on calibration samples set apart.
     shipped : Graph
         The deployed network, of the same bits, without dead channels and with its weights as model.npz stores them.
-    fast : Graph
-        The same with its weights as model.h stores them.
+    c_form : CForm or None
+        The same as model.h, which holds integers only.
     sparse_tflite : SparseTflite or None
         What model.sparse.tflite is, where it gains.
     errors : dict
@@ -161,9 +84,8 @@ class Deployment:
     trials: tuple[Trial, ...]
     networks: Networks
     shipped: Graph
-    fast: Graph
+    c_form: CForm | None
     sparse_tflite: SparseTflite | None
-    c_facts: CModelFacts
     agreement: Agreement
     accuracy: Accuracy | None
     errors: dict[str, tuple[float, float]]
@@ -184,68 +106,6 @@ class Deployment:
         if self.agreement.deployed is not None:
             return 1 - self.agreement.deployed
         return self.agreement.relative_output_error
-
-    @property
-    def ram_bytes(self) -> int:
-        """Working memory of model.h: arena, input and output."""
-        graph = self.fast
-        return self.c_facts.arena_bytes + sum(graph.tensors[name].size for name in (*graph.inputs, *graph.outputs))
-
-
-def read_inputs(options: DeployOptions) -> Inputs:
-    """Read and check everything a run needs, so that no fault shows after the first solve.
-
-    Raises
-    ------
-    NettrimError, BoardError
-        Whatever is wrong, as one sentence.
-    """
-    board = load_board(options.board)
-    flash_bytes = flash_to_fit(board) if options.fit else None
-    check_output(options.folder, force=options.force)
-    model = load_model(
-        options.model, input_shape=options.input_shape, arch=options.arch, trust_pickle=options.trust_pickle
-    )
-    kept = model.quantized if options.keeps_integers else None
-    model = with_deployment_note(model, is_kept=kept is not None)
-    graph = model.graph if kept is None else kept
-    if kept is None:
-        check_quantize(graph)
-        check_ram(graph, board)
-    check_tflite(graph)
-    check_c(graph)
-    check_flash(graph, board, options.prune.sparsity)
-    spec = InputSpec(
-        model.source_shape, model.input_layout, graph.tensors[graph.inputs[0]].shape, options.input_options
-    )
-    n_classes = graph.tensors[graph.outputs[0]].size
-    rng = np.random.default_rng(options.seed)
-    class_names = load_class_names(options.labels, n_classes) if options.labels else ()
-    data = options.data or find_calibration(options.model)
-    drawn = integer_samples(kept, rng) if kept else synthetic_samples(spec, rng)
-    calibration = load_samples(data, spec, max(n_classes, 2)) if data else drawn
-    fit, held_out = split_held_out(calibration, rng)
-    test = _load_test(options, data, spec, max(n_classes, 2))
-    settings, max_drop = options.prune, options.max_drop
-    if kept is not None:
-        settings = replace(settings, relative_epsilon=0.0)
-    elif options.goal_is_default and calibration.is_synthetic:
-        settings = replace(settings, relative_epsilon=CAUTIOUS_EPSILON)
-    elif options.goal_is_default and not isinstance(parse_structure(settings.structure), NOfM):
-        calibration = replace(calibration, labels=None)
-        max_drop = DEFAULT_DISAGREEMENT if has_classes(graph, calibration) else DEFAULT_OUTPUT_ERROR
-        fit = replace(fit, labels=None)
-    return Inputs(board, model, spec, fit, held_out, test, settings, max_drop, flash_bytes, kept, class_names)
-
-
-def _load_test(options: DeployOptions, data: Path | None, spec: InputSpec, n_classes: int) -> Samples | None:
-    if options.test_data is None:
-        return None
-    test = load_samples(options.test_data, spec, n_classes, needs_labels=True)
-    if data is None or not data.samefile(options.test_data):
-        return test
-    warning = f"{test.source} is both calibration and test data: its accuracy is that of samples the pruning has seen"
-    return replace(test, warnings=(*test.warnings, warning))
 
 
 def build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -> Deployment:
@@ -271,13 +131,10 @@ def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -
         original, shipped = dequantized(inputs.kept), inputs.kept
         result, networks = unpruned(original), Networks(original, original, inputs.kept)
     else:
-        say("choosing the ranges of int8")
-        tails = choose_tails(inputs.model.graph, inputs.fit.x)
+        tails = _choose_tails(inputs, say)
         result, inputs, trials, wide = _prune(options, inputs, tails, say)
-        say("quantising")
-        quantized = quantize_on(result.graph, inputs.fit.x, wide, tails)
-        shipped, networks = remove_dead_channels(quantized), Networks(inputs.model.graph, result.graph, quantized)
-    fast = formats_for(shipped, inputs.board)
+        shipped, networks = _deploy(inputs, result.graph, wide, tails, say)
+    c_form = _c_form(shipped, inputs.board)
     say("measuring accuracy and errors")
     deployment = Deployment(
         name=c_name(options.model.stem),
@@ -286,17 +143,43 @@ def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -
         trials=trials,
         networks=networks,
         shipped=smallest_formats(shipped),
-        fast=fast,
+        c_form=c_form,
         sparse_tflite=describe_sparse_tflite(shipped, inputs.board, inputs.held_out.x[:ERROR_SAMPLES]),
-        c_facts=c_model_facts(fast),
         agreement=measure_agreement(networks, inputs.held_out),
         accuracy=measure_accuracy(networks, inputs.test or inputs.held_out),
         errors=layer_errors(networks, inputs.held_out.x[:ERROR_SAMPLES]),
         fit_errors=layer_errors(networks, inputs.fit.x[:ERROR_SAMPLES]),
         bounds=prove_bounds(networks, inputs.fit.x[:ERROR_SAMPLES], inputs.held_out),
     )
-    check_fits(deployment.name, inputs.board, deployment.c_facts.flash_bytes, deployment.ram_bytes)
+    if c_form is not None:
+        check_fits(deployment.name, inputs.board, c_form.facts.flash_bytes, c_form.ram_bytes)
     return deployment
+
+
+def _choose_tails(inputs: Inputs, say: Callable[[str], None]) -> Mapping[str, float]:
+    if inputs.precision != "int8":
+        return {}
+    say("choosing the ranges of int8")
+    return choose_tails(inputs.model.graph, inputs.fit.x)
+
+
+def _deploy(
+    inputs: Inputs, pruned: Graph, wide: frozenset[str], tails: Mapping[str, float], say: Callable[[str], None]
+) -> tuple[Graph, Networks]:
+    """Return the pruned network as the board gets it, and beside the others with all channels."""
+    original, precision = inputs.model.graph, inputs.precision
+    if precision != "int8":
+        return shipped_floats(pruned, precision), Networks(original, pruned, deployed_floats(pruned, precision))
+    say("quantising")
+    quantized = quantize_on(pruned, inputs.fit.x, wide, tails)
+    return remove_dead_channels(quantized), Networks(original, pruned, quantized)
+
+
+def _c_form(shipped: Graph, board: Board) -> CForm | None:
+    if not shipped.is_quantized:
+        return None
+    fast = formats_for(shipped, board)
+    return CForm(fast, c_model_facts(fast))
 
 
 def _prune(
@@ -318,8 +201,12 @@ def _prune(
         inputs.max_drop,
         inputs.prune,
         rng=rng,
-        deploy=lambda pruned, samples, needed: quantize_on(pruned, samples, wide | needed, tails),
-        may_widen=options.int16 == "auto",
+        deploy=lambda pruned, samples, needed: (
+            quantize_on(pruned, samples, wide | needed, tails)
+            if inputs.precision == "int8"
+            else deployed_floats(pruned, inputs.precision)
+        ),
+        may_widen=options.int16 == "auto" and inputs.precision == "int8",
         say=say,
     )
     inputs = replace(inputs, prune=replace(inputs.prune, sparsity=found.sparsity))
@@ -333,7 +220,7 @@ def c_name(stem: str) -> str:
 
 
 def golden_vectors(deployment: Deployment, n_samples: int = 32) -> tuple[Array, Array]:
-    """Return int8 (inputs, outputs) of the deployed network on held-out samples, for the board to check itself."""
-    graph = deployment.shipped
-    inputs = graph.quantization(graph.inputs[0]).quantize(deployment.inputs.held_out.x[:n_samples])
+    """Return (inputs, outputs) of the deployed network on held-out samples, for the board to check itself."""
+    graph = with_dense_weights(deployment.shipped)  # sparse kernels, where they are faster, sum floats in another order
+    inputs = port_values(graph, deployment.inputs.held_out.x[:n_samples])
     return inputs, run_graph(graph, inputs)

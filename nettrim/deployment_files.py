@@ -14,7 +14,8 @@ import numpy as np
 import nettrim_runtime
 from nettrim.bundle import write_json, write_manifest
 from nettrim.certificate import build_certificate
-from nettrim.deploy import Deployment, DeployOptions, golden_vectors
+from nettrim.deploy import Deployment, golden_vectors
+from nettrim.deployment_inputs import DeployOptions
 from nettrim.errors import VerificationError
 from nettrim.importers.tflite_import import import_tflite
 from nettrim.report import build_report, number_text, percent_text, size_text
@@ -33,6 +34,7 @@ from nettrim_exporters.c_header import render_c_header, render_c_kernels
 from nettrim_exporters.tflite import render_tflite
 from nettrim_exporters.tflite_metadata import LABELS_FILE, Preparation, render_labels
 from nettrim_exporters.tflite_micro import micro_gaps
+from nettrim_runtime.compare import count_differing, output_tolerance
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import UnsupportedOperatorError
 from nettrim_runtime.graph import Array, Graph
@@ -66,13 +68,14 @@ def write_deployment(
     if deployment.sparse_tflite is not None:
         content = render_tflite(deployment.shipped, deployment.name, deployment.sparse_tflite.layers, preparation)
         (folder / SPARSE_FILE).write_bytes(content)
-    header = render_c_header(deployment.fast, deployment.name, (golden[0][:1], golden[1][:1]))
-    (folder / "model.h").write_text(header, encoding="utf-8")
-    (folder / "nettrim_kernels.h").write_text(render_c_kernels(), encoding="utf-8")
+    if deployment.c_form is not None:
+        header = render_c_header(deployment.c_form.graph, deployment.name, (golden[0][:1], golden[1][:1]))
+        (folder / "model.h").write_text(header, encoding="utf-8")
+        (folder / "nettrim_kernels.h").write_text(render_c_kernels(), encoding="utf-8")
     np.savez(folder / "golden.npz", x=golden[0], y=golden[1])
     _copy_runtime(folder / "runtime")
     say("building and verifying")
-    program, notes, facts = _build_program(folder, deployment)
+    program, notes, facts = _build_program(folder, deployment) if deployment.c_form else _no_program(deployment)
     report = build_report(deployment)
     report["verification"] = verify_written(folder, deployment, golden, program)
     report["build"] = {**facts, "program": program, "notes": notes}
@@ -87,12 +90,13 @@ def write_deployment(
 def verify_written(
     folder: Path, deployment: Deployment, golden: Golden, program: str | None = None
 ) -> list[dict[str, Any]]:
-    """Run what was written on the golden inputs and compare bits with the reference.
+    """Run what was written on the golden inputs and compare with the reference: bits, or floats to their rounding.
 
     Returns
     -------
     list of dict
-        One an artefact that could be run here: artifact, by, samples, differing (always 0).
+        One an artefact that could be run here: artifact, by, samples, differing (always 0) and tolerance, a share of
+        the largest output (0 of bits).
 
     Raises
     ------
@@ -106,26 +110,32 @@ def verify_written(
         files.append((SPARSE_FILE, deployment.sparse_tflite.reference))
     for name, reference in files:
         content = (folder / name).read_bytes()
-        if (read := _read_back(content, name)) is not None:
+        if (read := _read_back(content, name, deployment.shipped)) is not None:
             checks.append((name, "nettrim, read back", run_graph(read, inputs), expected))
-        if (outputs := _run_tflite(content, inputs)) is not None:
-            checks.append((name, "LiteRT reference kernels", outputs, run_graph(reference, inputs)))
-    if find_tool("cc"):
+        expected_of_file = run_graph(reference, inputs)
+        checks += [(name, by, outputs, expected_of_file) for by, outputs in _run_tflite(content, inputs, reference)]
+    if deployment.c_form is not None and find_tool("cc"):
         checks.append(("model.h", "C compiled on the host", _run_host_c(folder, deployment.name, inputs), expected))
     if program is not None and board.os == "linux" and board.toolchain != "native" and _can_run(board):
         by = f"{board.emulator} {' '.join(board.emulator_options)}".strip()
         checks.append((program, by, _run_program(board, folder / program, inputs, expected.shape), expected))
-    return [_check(*check) for check in checks]
+    tolerance = output_tolerance(deployment.shipped)
+    return [_check(*check, tolerance) for check in checks]
 
 
-def _check(artifact: str, by: str, outputs: Array, expected: Array) -> dict[str, Any]:
-    differing = int(np.sum(np.any((outputs != expected).reshape(len(expected), -1), axis=1)))
+def _check(artifact: str, by: str, outputs: Array, expected: Array, tolerance: float) -> dict[str, Any]:
+    differing = count_differing(outputs, expected, tolerance)
     if differing:
         raise VerificationError(
             f"{artifact} run by {by} differs from the reference on {differing} of {len(expected)} golden inputs; "
             "nothing was written: please report this with the model"
         )
-    return {"artifact": artifact, "by": by, "samples": len(expected), "differing": differing}
+    return {"artifact": artifact, "by": by, "samples": len(expected), "differing": differing, "tolerance": tolerance}
+
+
+def _no_program(deployment: Deployment) -> tuple[None, list[str], dict[str, Any]]:
+    precision = deployment.inputs.precision
+    return None, [f"there is no model.h: C is written for int8, not for {precision}"], {"compiler": None}
 
 
 def _build_program(folder: Path, deployment: Deployment) -> tuple[str | None, list[str], dict[str, Any]]:
@@ -150,21 +160,33 @@ def _build_program(folder: Path, deployment: Deployment) -> tuple[str | None, li
         return None, [f"no program was built for {board.name}: {error}"], {"compiler": None}
 
 
-def _read_back(content: bytes, name: str) -> Graph | None:
-    """Return the network in a .tflite as the importer sees it; None for what it does not read in integers."""
+def _read_back(content: bytes, name: str, shipped: Graph) -> Graph | None:
+    """Return the network in a .tflite as the importer sees it; None for what it does not read as it is."""
+    is_float = all(tensor.dtype == "float32" for tensor in shipped.tensors.values())
     try:
-        return import_tflite(content, name, name).quantized
+        found = import_tflite(content, name, name)
     except UnsupportedOperatorError:
         return None
+    return found.graph if is_float else found.quantized
 
 
-def _run_tflite(content: bytes, inputs: Array) -> Array | None:
-    """Run a .tflite with LiteRT's reference kernels, or return None where LiteRT is not installed."""
+def _run_tflite(content: bytes, inputs: Array, reference: Graph) -> list[tuple[str, Array]]:
+    """Run a .tflite with LiteRT's reference kernels, floats with its usual ones too; nothing where it is not installed.
+
+    Its usual kernels for int8 give other bits.
+    """
     try:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: PLC0415
+        from ai_edge_litert.interpreter import OpResolverType  # noqa: PLC0415
     except ImportError:
-        return None
-    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+        return []
+    runs = [("LiteRT reference kernels", _invoke(content, inputs, OpResolverType.BUILTIN_REF))]
+    return runs if reference.is_quantized else [*runs, ("LiteRT", _invoke(content, inputs, OpResolverType.AUTO))]
+
+
+def _invoke(content: bytes, inputs: Array, resolver: Any) -> Array:
+    from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415
+
+    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=resolver)
     entry, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     interpreter.resize_tensor_input(entry["index"], inputs.shape)
     interpreter.allocate_tensors()
@@ -225,21 +247,16 @@ def _manifest_facts(deployment: Deployment, options: DeployOptions, build: dict[
             **dataclasses.asdict(spec.options),
         },
         "output": _port(deployment, graph.outputs[0]),
-        "options": {**settings, "mode": settings["mode"].value, "seed": options.seed},
+        "options": {"precision": options.precision, **settings, "mode": settings["mode"].value, "seed": options.seed},
     }
 
 
 def _port(deployment: Deployment, name: str) -> dict[str, Any]:
-    tensor, quantization = (
-        deployment.shipped.tensors[name],
-        deployment.shipped.quantization(name),
-    )
-    return {
-        "shape": tensor.shape,
-        "dtype": tensor.dtype,
-        "scale": float(quantization.scale[0]),
-        "zero_point": quantization.zero_point,
-    }
+    tensor = deployment.shipped.tensors[name]
+    port = {"shape": tensor.shape, "dtype": tensor.dtype}
+    if tensor.quantization is None:
+        return port
+    return {**port, "scale": float(tensor.quantization.scale[0]), "zero_point": tensor.quantization.zero_point}
 
 
 def _render_readme(deployment: Deployment, program: str | None, golden_samples: int) -> str:
@@ -250,6 +267,7 @@ def _render_readme(deployment: Deployment, program: str | None, golden_samples: 
         board=deployment.inputs.board,
         version=importlib.metadata.version("nettrim"),
         program=program,
+        precision=deployment.inputs.precision,
         sparse_tflite=deployment.sparse_tflite,
         labels=deployment.inputs.class_names,
         micro_gaps=micro_gaps(graph),
@@ -257,11 +275,11 @@ def _render_readme(deployment: Deployment, program: str | None, golden_samples: 
         golden_samples=golden_samples,
         preprocessing=_preprocessing(deployment),
         input_shape=entry["shape"],
-        input_scale=f"{entry['scale']:.9g}",
-        input_zero_point=entry["zero_point"],
+        input_scale=f"{entry.get('scale', 1):.9g}",
+        input_zero_point=entry.get("zero_point", 0),
         output_shape=output["shape"],
-        output_scale=f"{output['scale']:.9g}",
-        output_zero_point=output["zero_point"],
+        output_scale=f"{output.get('scale', 1):.9g}",
+        output_zero_point=output.get("zero_point", 0),
     )
 
 

@@ -1,4 +1,4 @@
-"""The original, the pruned and the int8 network on the same samples: accuracy, agreement, errors layer by layer."""
+"""The original, the pruned and the deployed network on the same samples: accuracy, agreement, errors layer by layer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -158,15 +158,15 @@ def layer_errors(networks: Networks, samples: Array) -> dict[str, tuple[float, f
     original = networks.original
     outputs = [(layer.name, step.output) for layer in original.layers for step in original.sharing(layer.weight)]
     sums = {name: np.zeros(3) for name, _ in outputs}  # squared: original, pruned - original, deployed - original
-    entry = networks.deployed.quantization(networks.deployed.inputs[0])
+    deployed_graph = networks.deployed
     for start in range(0, len(samples), BATCH_SIZE):
         batch = samples[start : start + BATCH_SIZE]
-        programs = [prepare(graph, len(batch)) for graph in (original, networks.pruned, networks.deployed)]
-        for program, values in zip(programs, (batch, batch, entry.quantize(batch)), strict=True):
+        programs = [prepare(graph, len(batch)) for graph in (original, networks.pruned, deployed_graph)]
+        for program, values in zip(programs, (batch, batch, port_values(deployed_graph, batch)), strict=True):
             program.run(values)
         for name, tensor in outputs:
-            wanted, pruned, integers = (program.buffers[tensor] for program in programs)
-            deployed = networks.deployed.quantization(tensor).dequantize(integers)
+            wanted, pruned, found = (program.buffers[tensor] for program in programs)
+            deployed = real_values(deployed_graph, tensor, found)
             parts = (wanted, pruned - wanted, deployed - wanted)
             sums[name] += [float(np.sum(np.square(part, dtype=np.float64))) for part in parts]
     return {
@@ -175,9 +175,18 @@ def layer_errors(networks: Networks, samples: Array) -> dict[str, tuple[float, f
 
 
 def run_deployed(graph: Graph, samples: Array) -> Array:
-    """Run a quantised graph on real values: quantise, run, and return real values."""
-    integers = run_graph(graph, graph.quantization(graph.inputs[0]).quantize(samples))
-    return graph.quantization(graph.outputs[0]).dequantize(integers)
+    """Run a graph, quantised or of floats, on real values, and return real values."""
+    return real_values(graph, graph.outputs[0], run_graph(graph, port_values(graph, samples)))
+
+
+def port_values(graph: Graph, samples: Array) -> Array:
+    """Return real values as a graph's input takes them."""
+    return graph.quantization(graph.inputs[0]).quantize(samples) if graph.is_quantized else samples
+
+
+def real_values(graph: Graph, tensor: str, values: Array) -> Array:
+    """Return what an activation's values stand for."""
+    return graph.quantization(tensor).dequantize(values) if graph.is_quantized else values
 
 
 def _three_outputs(networks: Networks, samples: Array) -> tuple[Array, Array, Array]:

@@ -129,8 +129,7 @@ def search_density(attempt: Callable[[float], float], aim: float, floor: float) 
 
 def measure_drop(original: Graph, deployed: Graph, samples: Samples) -> float:
     """Return what a network, pruned or deployed, loses: accuracy with labels, else agreement, else output error."""
-    run = run_deployed if deployed.is_quantized else run_graph
-    before, after = run_graph(original, samples.x), run(deployed, samples.x)
+    before, after = run_graph(original, samples.x), run_deployed(deployed, samples.x)
     if not has_classes(original, samples):
         return relative_error(after, before)
     classes = predicted_classes(before), predicted_classes(after)

@@ -11,15 +11,15 @@ from typing import Any, assert_never
 import numpy as np
 import numpy.typing as npt
 
-from nettrim.elementwise import carried_by_pair, output_span, scaled, table_error
+from nettrim.elementwise import carried_by_pair, output_span, scaled
 from nettrim.operator_norm import ROUND_UP, lipschitz_bound
-from nettrim_runtime.fixed_point import ADD_LEFT_SHIFT, activation_range
-from nettrim_runtime.graph import Graph, Quantization, Tensor
+from nettrim.real_network import FIXED_POINT_STEP, RealNetwork, real_network
+from nettrim_runtime.graph import Graph, Quantization, Tensor, is_hybrid
+from nettrim_runtime.hybrid import INPUT_STEPS
 from nettrim_runtime.kernels_float import PAIRWISE, float_step
 from nettrim_runtime.linear import conv_step, padded_buffer
 from nettrim_runtime.ops import (
     Activation,
-    ActivationFunction,
     Add,
     AveragePool2d,
     Clamping,
@@ -33,16 +33,12 @@ from nettrim_runtime.ops import (
     Move,
     Mul,
     Op,
-    Pad,
     Pairwise,
     PRelu,
     Requantize,
     Reshape,
-    ResizeNearest,
-    Slice,
     Softmax,
     Sub,
-    Transpose,
     UnaryFunction,
     op_inputs,
 )
@@ -52,7 +48,6 @@ Array = npt.NDArray[Any]
 BATCH_SIZE = 64
 FLOAT64_SHARE = 1e-9  # of an activation's norm, far above what summing in float64 loses
 LARGEST_BOUND = 1e100  # beyond it there is none: 1 / sqrt(x) has no largest slope
-FIXED_POINT_STEP = 1e-3  # steps of an output, far above what 31-bit multipliers lose
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +111,7 @@ def propagate(original: Graph, altered: Graph, sample_sets: Sequence[Array]) -> 
     """
     logits = logits_tensor(altered)
     ops = _ops_until(altered, logits)
-    first, second = _real_network(original, ops), _real_network(altered, ops)
+    first, second = real_network(original, ops), real_network(altered, ops)
     weights = {name: weight for name, (weight, *_) in second.constants.items()}
     gains = {op.name: lipschitz_bound(op, altered.tensors, weights) for op in ops}
     recursion = _Recursion(altered, ops, _layer_outputs(original, ops), logits, first, second, gains)
@@ -136,28 +131,6 @@ def logits_tensor(graph: Graph) -> str:
     return name
 
 
-@dataclass(frozen=True, eq=False)
-class _RealNetwork:
-    """A graph, float or int8, as operators on real numbers and how far off the grid its outputs are rounded.
-
-    Attributes
-    ----------
-    constants : dict
-        By layer, (weight, bias) float64; by PRelu, (slope,).
-    clamps : dict
-        By operator, (smallest, largest) output of those with a fused or stand-alone clamp.
-    roundings : dict
-        By operator, Euclidean norm that rounding moves one sample's output by, at most; 0 in a float graph.
-    entry : Quantization or None
-        How the input is rounded.
-    """
-
-    constants: dict[str, tuple[Array, ...]]
-    clamps: dict[str, tuple[float, float]]
-    roundings: dict[str, float]
-    entry: Quantization | None
-
-
 def _ops_until(graph: Graph, tensor: str) -> tuple[Op, ...]:
     needed, ops = {tensor}, []
     for op in reversed(graph.ops):
@@ -174,76 +147,6 @@ def _layer_outputs(original: Graph, ops: Sequence[Op]) -> dict[str, list[str]]:
     return {name: [op.output for op in found if op.name in known] for name, found in steps.items()}
 
 
-def _real_network(graph: Graph, ops: Sequence[Op]) -> _RealNetwork:
-    quantized = graph.is_quantized
-    trained = [op for op in ops if isinstance(op, Dense | Conv2d | PRelu)]
-    clamped = [op for op in ops if isinstance(op, Clamping | PRelu)]
-    return _RealNetwork(
-        constants={op.name: _real_constants(graph, op) for op in trained},
-        clamps={op.name: _integer_clamp(graph, op) if quantized else _clamp(op) for op in clamped},
-        roundings={op.name: _rounding(graph, op) if quantized else 0.0 for op in ops},
-        entry=graph.quantization(graph.inputs[0]) if quantized else None,
-    )
-
-
-def _real_constants(graph: Graph, op: Layer | PRelu) -> tuple[Array, ...]:
-    if isinstance(op, PRelu):
-        slope = graph.tensors[op.slope].values().astype(np.float64)
-        return (slope * float(graph.quantization(op.slope).scale[0]) if graph.is_quantized else slope,)
-    weight, bias = (graph.tensors[name].values().astype(np.float64) for name in (op.weight, op.bias))
-    if not graph.is_quantized:
-        return weight, bias
-    scale = graph.quantization(op.weight).scale.astype(np.float64)
-    by_output = scale.reshape(-1, *[1] * (weight.ndim - 1))
-    return weight * by_output, bias * scale * float(graph.quantization(op.input).scale[0])
-
-
-def _clamp(op: Clamping | PRelu) -> tuple[float, float]:
-    activation = _activation(op)
-    return activation.lower, activation.upper
-
-
-def _activation(op: Clamping | PRelu) -> ActivationFunction:
-    return ActivationFunction.NONE if isinstance(op, PRelu) else op.activation
-
-
-def _integer_clamp(graph: Graph, op: Clamping | PRelu) -> tuple[float, float]:
-    quantization = graph.quantization(op.output)
-    scale = float(quantization.scale[0])
-    ends = activation_range(quantization, _activation(op), graph.tensors[op.output].dtype)
-    lower, upper = (scale * (end - quantization.zero_point) for end in ends)
-    return lower, upper
-
-
-def _rounding(graph: Graph, op: Op) -> float:
-    """Bound the norm of what rounding to integers adds to an operator's output, saturation apart."""
-    output = graph.tensors[op.output]
-    scale = float(graph.quantization(op.output).scale[0])
-    match op:
-        case Dense() | Conv2d() if output.dtype == "int16":  # once, by a multiplier good to 2^-15 of 2^15 steps
-            steps = 1.5
-        case Dense() | AveragePool2d():  # rounds once
-            steps = 0.5
-        case (
-            Conv2d() | Mean() | Mul() | PRelu() | Requantize()
-        ):  # rounds twice: half a step, and half of 2^-shift of a step for a shift of 1 or more
-            steps = 0.75
-        case Add() | Sub():  # the same, and two inputs rounded to 2^-20 or 2^-15 of the larger scale twice over
-            twice_larger = 2 * max(float(graph.quantization(name).scale[0]) for name in op_inputs(op))
-            steps = 0.75 + 2 * twice_larger / (scale * 2 ** ADD_LEFT_SHIFT[output.dtype])
-        case MaxPool2d() | Concat() | Activation() | Reshape() | Pad() | Slice() | Transpose() | ResizeNearest():
-            return 0.0
-        case UnaryFunction():
-            return table_error(graph, op) * math.sqrt(output.size)
-        case LogSoftmax():  # not the last operator, and no bound where it ends at -16
-            return math.inf
-        case Softmax():
-            return math.sqrt(output.size)  # no entry moves by more than 1
-        case _:
-            assert_never(op)
-    return (steps + FIXED_POINT_STEP) * scale * math.sqrt(output.size)
-
-
 @dataclass(frozen=True, eq=False)
 class _Recursion:
     """The altered graph's operators up to the logits as both networks have them, and their Lipschitz constants.
@@ -255,8 +158,8 @@ class _Recursion:
     ops: tuple[Op, ...]
     outputs: Mapping[str, Sequence[str]]
     logits: str
-    original: _RealNetwork
-    altered: _RealNetwork
+    original: RealNetwork
+    altered: RealNetwork
     gains: Mapping[str, float]
 
     def over(self, samples: Array) -> Propagation:
@@ -294,11 +197,22 @@ class _Recursion:
 
     def _carried(self, op: Op, values: Mapping[str, Array], bounds: Mapping[str, Array]) -> Array:
         """Return (n_samples,): the bounds on an operator's inputs together."""
+        if isinstance(op, Dense):
+            return self._read(op, values, bounds)
         parts = [bounds[name] for name in op_inputs(op)]
         if isinstance(op, Pairwise):
             return carried_by_pair(op, parts, [values[name] for name in op_inputs(op)], self.graph.tensors)
         together: Array = np.linalg.norm(parts, axis=0)
         return together
+
+    def _read(self, op: Dense, values: Mapping[str, Array], bounds: Mapping[str, Array]) -> Array:
+        """Return (n_samples,): how far what a layer multiplies lies from its original input."""
+        bound = bounds[op.input]
+        if not is_hybrid(self.graph, op):
+            return bound
+        largest = np.abs(values[op.input]).max(axis=1) + bound
+        rounding: Array = math.sqrt(values[op.input].shape[1]) * (0.5 + FIXED_POINT_STEP) * largest / INPUT_STEPS
+        return bound + rounding
 
     def _margins(self, values: Mapping[str, Array], bounds: Mapping[str, Array]) -> Array:
         """Bound the altered network's margins from below.
@@ -314,7 +228,7 @@ class _Recursion:
             weight = self.altered.constants[op.name][0]
             logits = _evaluate(op, self.altered, values, self.graph)
             slack = FLOAT64_SHARE * _norms(logits)[:, np.newaxis]
-            loss = scaled(_row_distances(weight)[classes], bounds[op.input][:, np.newaxis]) + slack
+            loss = scaled(_row_distances(weight)[classes], self._read(op, values, bounds)[:, np.newaxis]) + slack
         margins = logits[samples, classes][:, np.newaxis] - logits - loss
         margins[samples, classes] = np.inf
         smallest: Array = margins.min(axis=1)
@@ -331,7 +245,7 @@ class _Batch:
     margins: Array
 
 
-def _evaluate(op: Op, network: _RealNetwork, values: Mapping[str, Array], graph: Graph) -> Array:
+def _evaluate(op: Op, network: RealNetwork, values: Mapping[str, Array], graph: Graph) -> Array:
     """Run one operator in float64, without rounding to a grid."""
     if isinstance(op, MaxPool2d | AveragePool2d | Move | Mean | UnaryFunction | Softmax | LogSoftmax):
         source = values[op.input]

@@ -36,10 +36,10 @@ def build_report(deployment: Deployment) -> dict[str, Any]:
     """Return report.json.
 
     ``parameters`` counts weights (biases apart), so sparsity = 1 - nnz / parameters. ``float_bytes`` is the
-    original float32 network, ``dense_bytes`` the int8 one with every zero stored, ``stored_bytes`` the int8
+    original float32 network, ``dense_bytes`` the deployed one with every zero stored, ``stored_bytes`` the deployed
     one as model.npz stores it, ``flash_bytes`` the constants of model.h, each with biases; ``ram_bytes`` is
-    model.h's arena, input and output. Accuracies are fractions of 1. ``sparse_tflite`` is None where no second .tflite
-    gains on the board.
+    model.h's arena, input and output, and None with ``flash_bytes`` and ``c_format`` for floats, which have no model.h.
+    Accuracies are fractions of 1. ``sparse_tflite`` is None where no second .tflite gains on the board.
     """
     inputs = deployment.inputs
     layers = [_layer(deployment, layer, number) for number, layer in enumerate(deployment.networks.original.layers)]
@@ -47,6 +47,7 @@ def build_report(deployment: Deployment) -> dict[str, Any]:
         "schema_version": REPORT_VERSION,
         "model": {"name": deployment.name, "format": inputs.model.format, "notes": list(inputs.model.notes)},
         "board": inputs.board.name,
+        "precision": inputs.precision,
         "goal": _goal(deployment),
         "data": {
             "source": inputs.fit.source,
@@ -75,16 +76,17 @@ def print_report(report: dict[str, Any], deployment: Deployment, console: Consol
     console.print("err: of the layer's output in the whole network, on held-out samples, as a share of its norm")
     totals = report["totals"]
     console.print(
-        f"size: float32 {size_text(totals['float_bytes'])} -> int8 {size_text(totals['dense_bytes'])} -> "
-        f"stored {size_text(totals['stored_bytes'])} ({totals['compression_ratio']:.1f} times smaller than float32)"
+        f"size: float32 {size_text(totals['float_bytes'])} -> {report['precision']} {size_text(totals['dense_bytes'])}"
+        f" -> stored {size_text(totals['stored_bytes'])} ({totals['compression_ratio']:.1f} times smaller than float32)"
     )
     console.print(_accuracy_line(report), markup=False)
     if report["sparse_tflite"]:
         console.print(_sparse_tflite_line(report["sparse_tflite"]), markup=False)
     board = deployment.inputs.board
     used = report["build"].get("firmware", totals)  # the linked program with code and stack, where there is one
-    console.print(_bar("RAM", used["ram_bytes"], board.ram_bytes))
-    console.print(_bar("Flash", used["flash_bytes"], board.flash_bytes))
+    if deployment.c_form is not None:
+        console.print(_bar("RAM", used["ram_bytes"], board.ram_bytes))
+        console.print(_bar("Flash", used["flash_bytes"], board.flash_bytes))
 
 
 def size_text(count: int) -> str:
@@ -125,7 +127,7 @@ def _goal(deployment: Deployment) -> dict[str, Any]:
 
 
 def _layer(deployment: Deployment, layer: Layer, number: int) -> dict[str, Any]:
-    networks, outcome = deployment.networks, deployment.result.layers[number]
+    networks, outcome, c_form = deployment.networks, deployment.result.layers[number], deployment.c_form
     whole, biases = (networks.deployed.tensors[name] for name in (layer.weight, layer.bias))
     weight, bias = (deployment.shipped.tensors[name] for name in (layer.weight, layer.bias))
     pruned_error, deployed_error = deployment.errors[layer.name]
@@ -141,10 +143,10 @@ def _layer(deployment: Deployment, layer: Layer, number: int) -> dict[str, Any]:
         "outputs_removed": whole.shape[0] - weight.shape[0],
         "activations": _activation_type(deployment, layer),
         "format": format_name(deployment.shipped, layer),
-        "c_format": format_name(deployment.fast, layer),
+        "c_format": format_name(c_form.graph, layer) if c_form else None,
         "dense_bytes": whole.dense_bytes + biases.dense_bytes,
         "stored_bytes": weight.stored_bytes + bias.stored_bytes,
-        "flash_bytes": deployment.c_facts.op_flash_bytes.get(layer.name, 0),
+        "flash_bytes": c_form.facts.op_flash_bytes.get(layer.name, 0) if c_form else None,
         **_solution(outcome),
         "status": outcome.status,
         "error_pruned": pruned_error,
@@ -175,7 +177,7 @@ def _totals(deployment: Deployment, layers: list[dict[str, Any]]) -> dict[str, A
         name: sum(layer[name] for layer in layers)
         for name in ("macs", "parameters", "biases", "nnz", "dense_bytes", "stored_bytes")
     }
-    original = deployment.networks.original
+    original, c_form = deployment.networks.original, deployment.c_form
     constants = (original.tensors[name] for layer in original.layers for name in (layer.weight, layer.bias))
     float_bytes = sum(tensor.dense_bytes for tensor in constants)
     return {
@@ -183,8 +185,8 @@ def _totals(deployment: Deployment, layers: list[dict[str, Any]]) -> dict[str, A
         "sparsity": 1 - sums["nnz"] / sums["parameters"] if sums["parameters"] else 0.0,
         "float_bytes": float_bytes,
         "compression_ratio": float_bytes / sums["stored_bytes"] if sums["stored_bytes"] else 1.0,
-        "flash_bytes": deployment.c_facts.flash_bytes,
-        "ram_bytes": deployment.ram_bytes,
+        "flash_bytes": c_form.facts.flash_bytes if c_form else None,
+        "ram_bytes": c_form.ram_bytes if c_form else None,
     }
 
 
@@ -194,6 +196,7 @@ def _sparse_tflite(deployment: Deployment) -> dict[str, Any] | None:
         return None
     return {
         "layers": found.layers,
+        "description": found.description,
         "largest_step": found.largest_step,
         "changed_classes": found.changed_classes,
         "samples": found.samples,
@@ -220,7 +223,7 @@ def _table(report: dict[str, Any], width: int) -> Table:
     columns = [column for column in COLUMNS if column.always or width >= WIDE_COLUMNS]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.heading, justify="right" if column.is_number else "left", no_wrap=True)
+        table.add_column(column.heading.format(**report), justify="right" if column.is_number else "left", no_wrap=True)
     longest = LONGEST_NAME if width >= WIDE_COLUMNS else LONGEST_NAME_NARROW
     for layer in report["layers"]:
         shown = {**layer, "name": escape(_shortened(str(layer["name"]), longest))}
@@ -251,7 +254,7 @@ COLUMNS = (
     Column("format", lambda layer: str(layer["format"]), is_number=False, always=False),
     Column("stored", lambda layer: size_text(layer["stored_bytes"]), has_total=True),
     Column("err(pruned)", lambda layer: f"{layer['error_pruned']:.4f}", always=False),
-    Column("err(+int8)", lambda layer: f"{layer['error_deployed']:.4f}"),
+    Column("err({precision})", lambda layer: f"{layer['error_deployed']:.4f}"),
     Column("distance", lambda layer: number_text(layer["distance"]), always=False),
     Column("epsilon", lambda layer: number_text(layer["epsilon"]), always=False),
     Column("gap", lambda layer: number_text(layer["relative_gap"]), always=False),
@@ -264,16 +267,19 @@ def _accuracy_line(report: dict[str, Any]) -> str:
     if accuracy["original"] is None:
         return line
     return (
-        f"accuracy: {accuracy['original']:.2%} -> pruned {accuracy['pruned']:.2%} -> deployed (int8) "
+        f"accuracy: {accuracy['original']:.2%} -> pruned {accuracy['pruned']:.2%} -> deployed ({report['precision']}) "
         f"{accuracy['deployed']:.2%} on {accuracy['samples']} samples of {accuracy['source']}\n{line}"
     )
 
 
 def _sparse_tflite_line(found: dict[str, Any]) -> str:
-    layers, steps = found["layers"], found["largest_step"]
+    steps = found["largest_step"]
+    line = f"model.sparse.tflite: {found['description']}"
+    if steps is None:
+        return f"{line}; the same network as model.tflite"
     return (
-        f"model.sparse.tflite: layer{_plural(len(layers))} {', '.join(layers)} in blocks of 1x16; at most {steps} "
-        f"step{_plural(steps)} from model.tflite, {found['changed_classes']} of {found['samples']} classes changed"
+        f"{line}; at most {steps} step{_plural(steps)} from model.tflite, {found['changed_classes']} of "
+        f"{found['samples']} classes changed"
     )
 
 
@@ -295,7 +301,7 @@ def _agreement_line(agreement: dict[str, Any], *, as_in_file: bool) -> str:
     if agreement["kept_by_proof"] is None or as_in_file:
         return line  # nothing was pruned that a proof could speak of
     proven = f"{agreement['kept_by_proof']} of {agreement['proof_samples']}"
-    return f"{line}\nclass kept by proof on {proven} held-out samples (the pruned network, before int8)"
+    return f"{line}\nclass kept by proof on {proven} held-out samples (the pruned network in floats)"
 
 
 def _bar(name: str, used: int, available: int | None) -> str:

@@ -1,5 +1,6 @@
 """Which layers are stored sparse: by bytes in model.npz, by the board's cycles in model.h."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ SPARSE_WINS_BELOW_ELSEWHERE = {"Dense": 0.05, "Conv2d": 0.05}
 
 
 def smallest_formats(graph: Graph) -> Graph:
-    """Return the quantised graph with each layer's weights as CSR where that takes fewer bytes than dense."""
+    """Return the graph with each layer's weights as CSR where that takes fewer bytes than dense."""
     sparse = {layer.name: _csr(graph, layer) for layer in graph.layers}
     smaller = {
         layer.name: sparse[layer.name]
@@ -33,6 +34,12 @@ def smallest_formats(graph: Graph) -> Graph:
         if sparse[layer.name].stored_bytes < graph.tensors[layer.weight].dense_bytes
     }
     return with_sparse_weights(graph, smaller)
+
+
+def with_dense_weights(graph: Graph) -> Graph:
+    """Return the graph with all weights stored dense."""
+    weights = (graph.tensors[layer.weight] for layer in graph.layers)
+    return graph.with_tensors(replace(tensor, data=tensor.values()) for tensor in weights)
 
 
 def fastest_formats(graph: Graph, board: Board) -> Graph:

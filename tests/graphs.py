@@ -9,7 +9,7 @@ import numpy.typing as npt
 from nettrim.quantize import quantize_graph
 from nettrim.widen import widenable
 from nettrim_runtime.engine import prepare, run_graph
-from nettrim_runtime.graph import Graph, Quantization, Tensor, infer_shape
+from nettrim_runtime.graph import Graph, Quantization, Tensor
 from nettrim_runtime.ops import (
     Activation,
     ActivationFunction,
@@ -38,6 +38,7 @@ from nettrim_runtime.ops import (
     Transpose,
     UnaryFunction,
 )
+from nettrim_runtime.shapes import infer_shape
 
 Array = npt.NDArray[Any]
 

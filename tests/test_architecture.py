@@ -34,7 +34,15 @@ OPTIONAL_LIBRARIES = {
 }  # extras: imported inside the one function that needs them
 MODULES = [(room, path) for room, folder in ROOMS.items() for path in sorted(folder.rglob("*.py"))]
 PIPELINE = {
-    *("board_limits.py", "cli.py", "deploy.py", "deployment_files.py", "deployment_warnings.py", "sparse_tflite.py"),
+    *(
+        "board_limits.py",
+        "cli.py",
+        "deploy.py",
+        "deployment_inputs.py",
+        "deployment_files.py",
+        "deployment_warnings.py",
+        "sparse_tflite.py",
+    ),
     "operator_table.py",
 }
 IDS = [path.relative_to(ROOT).as_posix() for _, path in MODULES]

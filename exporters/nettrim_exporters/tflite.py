@@ -6,12 +6,14 @@ from typing import assert_never
 import numpy as np
 
 from nettrim_exporters.flatbuffer_tables import Fields
-from nettrim_exporters.tflite_blocks import BLOCKED_FULLY_CONNECTED_VERSION, encode_blocks
+from nettrim_exporters.tflite_blocks import BLOCKED_FULLY_CONNECTED_VERSION, block_width, encode_blocks
+from nettrim_exporters.tflite_checks import check_tflite
 from nettrim_exporters.tflite_codes import (
     DILATED_DEPTHWISE_VERSION,
     FUNCTIONS,
     FUSED,
     GROUPED_CONV_2D_VERSION,
+    HYBRID_FULLY_CONNECTED_VERSION,
     PAIRWISE,
     POOLS,
     STAND_ALONE,
@@ -28,10 +30,8 @@ from nettrim_exporters.tflite_file import (
 )
 from nettrim_exporters.tflite_metadata import BUFFER_NAME, Preparation, encode_metadata, with_labels
 from nettrim_exporters.tflite_moves import geometry
-from nettrim_exporters.tflite_padding import Window, same_window_padding, tflite_padding
+from nettrim_exporters.tflite_padding import Window, tflite_padding
 from nettrim_runtime import tflite_schema as schema
-from nettrim_runtime.errors import UnsupportedOperatorError
-from nettrim_runtime.fixed_output import fixed_output
 from nettrim_runtime.graph import Graph, Quantization
 from nettrim_runtime.ops import (
     UNIT,
@@ -83,8 +83,8 @@ def render_tflite(
     description : str
         Free text kept in the file.
     blocked : collection of str
-        The `Dense` operators whose weights are stored as blocks of 1x16, see `tflite_blocks`; all others are dense.
-        TFLite Micro does not read such a file.
+        The `Dense` layers, and float `Conv2d` of one pixel, whose weights are stored sparse, see `tflite_blocks`; all
+        others are dense. TFLite Micro does not read such a file.
     preparation : Preparation, optional
         Kept as the file's metadata; class names are packed behind the model.
 
@@ -112,51 +112,6 @@ def render_tflite(
     return with_labels(content, preparation.labels) if preparation and preparation.labels else content
 
 
-def check_tflite(graph: Graph) -> None:
-    """Refuse what a .tflite file cannot hold; a float graph can be checked before it is quantised.
-
-    Raises
-    ------
-    UnsupportedOperatorError
-        An average pool whose padding is neither none nor SAME, an activation that does nothing, or an
-        output at another scale or zero point than TFLite fixes (softmax: 1/256 and -128).
-    """
-    for op in graph.ops:
-        match op:
-            case AveragePool2d():
-                if tflite_padding(graph, op) is None:
-                    raise _unsupported(
-                        op,
-                        f"padding {tuple(op.padding)}, but TFLite averages without padding or with SAME padding "
-                        f"{tuple(same_window_padding(graph, op))}; change the padding, or pad before the pool",
-                    )
-            case Activation():
-                if op.activation not in STAND_ALONE:
-                    raise _unsupported(op, "no activation function; remove the operator")
-            case (
-                Dense() | Conv2d() | MaxPool2d() | Add() | Sub() | Mul() | Concat() | PRelu() | Reshape() | Requantize()
-            ):
-                pass
-            case UnaryFunction() | Softmax() | LogSoftmax():
-                _check_output(graph, op)
-            case Pad() | Slice() | Transpose() | ResizeNearest() | Mean():
-                pass
-            case _:
-                assert_never(op)
-
-
-def _check_output(graph: Graph, op: Op) -> None:
-    expected = fixed_output(op)
-    if not graph.is_quantized or expected is None or graph.quantization(op.output).same_as(expected):
-        return
-    found = graph.quantization(op.output)
-    raise _unsupported(
-        op,
-        f"an output of scale {found.scale[0]} and zero point {found.zero_point}, but TFLite's int8 form of it has "
-        f"scale 1/{1 / expected.scale[0]:.0f} and zero point {expected.zero_point}",
-    )
-
-
 class _Lowering:
     """The file's tensors and operators, collected in execution order."""
 
@@ -166,6 +121,8 @@ class _Lowering:
         self.operators: list[FileOperator] = []
         self.activations: dict[str, int] = {}
         self.constants: dict[tuple[str, bytes], int] = {}  # name and scale -> place
+        self.densified: dict[int, int] = {}  # place of sparse weights -> of dense ones
+        self.has_sparse_convolutions = any(op.name in blocked for op in graph.layers if isinstance(op, Conv2d))
         for name in graph.inputs:
             self._activation(name)
 
@@ -177,6 +134,8 @@ class _Lowering:
                 self._depthwise(op)
             case Conv2d():
                 self._conv(op)
+            case AveragePool2d() if self.has_sparse_convolutions and op.kernel_size == self._image_size(op):
+                self._with_geometry(Mean(op.name, op.input, op.output, (0, 1), keep_dims=True))
             case MaxPool2d() | AveragePool2d():
                 self._pool(op)
             case Add() | Sub() | Mul():
@@ -211,14 +170,17 @@ class _Lowering:
         weight = self._blocked_weight(op) if is_blocked else self._weight(op)
         inputs = (self.activations[op.input], weight, self._bias(op))
         options = {schema.FullyConnectedOptions.FUSED_ACTIVATION_FUNCTION: FUSED[op.activation]}
-        version = BLOCKED_FULLY_CONNECTED_VERSION if is_blocked else None
+        is_hybrid = self.graph.tensors[op.weight].dtype != self.graph.tensors[op.input].dtype
+        version = HYBRID_FULLY_CONNECTED_VERSION if is_hybrid else None
+        version = BLOCKED_FULLY_CONNECTED_VERSION if is_blocked else version
         self._operator(
             op, Code.FULLY_CONNECTED, inputs, schema.BuiltinOptions.FULLY_CONNECTED, options, version=version
         )
 
     def _conv(self, op: Conv2d) -> None:
         image, padding = self._padded(op)
-        inputs = (image, self._weight(op), self._bias(op))
+        weight = self._densified_weight(op) if op.name in self.blocked else self._weight(op)
+        inputs = (image, weight, self._bias(op))
         options = {
             schema.Conv2DOptions.PADDING: padding,
             schema.Conv2DOptions.STRIDE_W: op.stride.width,
@@ -259,6 +221,9 @@ class _Lowering:
         }
         self._operator(op, POOLS[type(op)], (image,), schema.BuiltinOptions.POOL_2D, options)
 
+    def _image_size(self, op: AveragePool2d) -> tuple[int, ...]:
+        return self.graph.tensors[op.input].shape[:2]
+
     def _pair(self, op: Pairwise) -> None:
         code, options_type = PAIRWISE[type(op)]
         options: Fields = {schema.AddOptions.FUSED_ACTIVATION_FUNCTION: FUSED[op.activation]}
@@ -291,9 +256,12 @@ class _Lowering:
         self._operator(op, form.code, inputs, form.options_type, form.options, version=version)
 
     def _padded(self, op: Window) -> tuple[int, schema.Padding]:
-        """Return the image a window slides over, padded before it where TFLite has no word for the padding."""
+        """Return the image a window slides over, padded before it where TFLite has no word for the padding.
+
+        XNNPACK's sparse convolutions take no SAME padding.
+        """
         padding = tflite_padding(self.graph, op)
-        if padding is not None:
+        if padding is not None and not (self.has_sparse_convolutions and padding is schema.Padding.SAME):
             return self.activations[op.input], padding
         source = self.graph.tensors[op.input]
         height, width, n_channels = source.shape
@@ -341,11 +309,20 @@ class _Lowering:
             FileTensor(tensor.name, tensor.shape, tensor.dtype, self._weight_quantization(op, 0), tensor.values())
         )
 
-    def _blocked_weight(self, op: Dense) -> int:
+    def _blocked_weight(self, op: Dense | Conv2d) -> int:
         tensor = self.graph.tensors[op.weight]
-        kept, sparsity = encode_blocks(tensor.values())
+        kept, sparsity = encode_blocks(tensor.values(), block_width(self.graph, op))
         quantization = self._weight_quantization(op, 0)
         return self._tensor(FileTensor(tensor.name, tensor.shape, tensor.dtype, quantization, kept, sparsity))
+
+    def _densified_weight(self, op: Conv2d) -> int:
+        """Return the weights that an interpreter makes dense first, and that XNNPACK on ARM multiplies sparse."""
+        kept, tensor = self._blocked_weight(op), self.graph.tensors[op.weight]
+        if kept not in self.densified:
+            dense = FileTensor(f"{op.weight}/dense", tensor.shape, tensor.dtype, is_densified=True)
+            self.densified[kept] = self._tensor(dense)
+            self.operators.append(FileOperator(Code.DENSIFY, 1, (kept,), (self.densified[kept],)))
+        return self.densified[kept]
 
     def _depthwise_weight(self, op: Conv2d) -> int:
         tensor = self.graph.tensors[op.weight]
@@ -354,9 +331,8 @@ class _Lowering:
         return self._tensor(FileTensor(tensor.name, weight.shape, tensor.dtype, quantization, weight))
 
     def _weight_quantization(self, op: Dense | Conv2d, axis: int) -> Quantization | None:
-        if not self.graph.is_quantized:
-            return None
-        return Quantization(self.graph.quantization(op.weight).scale, axis=axis)
+        found = self.graph.tensors[op.weight].quantization
+        return None if found is None else Quantization(found.scale, axis=None if found.axis is None else axis)
 
     def _bias(self, op: Dense | Conv2d) -> int:
         tensor = self.graph.tensors[op.bias]
@@ -378,7 +354,3 @@ class _Lowering:
             return known
         self.tensors.append(tensor)
         return len(self.tensors) - 1
-
-
-def _unsupported(op: Op, finding: str) -> UnsupportedOperatorError:
-    return UnsupportedOperatorError(f"{type(op).__name__} {op.name!r} cannot be written as TFLite: it has {finding}")

@@ -39,6 +39,7 @@ VERSIONS = {
     Code.TANH: (1, 2, 3),
 }
 GROUPED_CONV_2D_VERSION = 6  # op_version.cc: is_grouped_convolution
+HYBRID_FULLY_CONNECTED_VERSION = 3  # op_version.cc: int8 weights beside floats, one scale
 DILATED_DEPTHWISE_VERSION = 2  # op_version.cc: float DEPTHWISE_CONV_2D with a dilation
 
 FUSED = {

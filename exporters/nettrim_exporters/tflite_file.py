@@ -26,21 +26,20 @@ INDEX_VECTORS = {
     "uint16": schema.SparseIndexVector.UINT16,
     "int32": schema.SparseIndexVector.INT32,
 }
-BLOCK_DIMENSION, BLOCKED_AXIS = 2, 1  # rows, blocks of columns, columns of a block: the traversal of blocked weights
 BATCH_SIZE = 1
 ANY_BATCH_SIZE = -1  # schema.fbs: Tensor.shape_signature
 
 
 @dataclass(frozen=True, eq=False)
 class BlockSparsity:
-    """Which blocks of each row a matrix keeps (schema.fbs, table SparsityParameters).
+    """Which blocks along the last axis a constant keeps (schema.fbs, table SparsityParameters).
 
     Attributes
     ----------
     width : int
-        Columns of a block; it has one row.
+        Values of a block, along the last axis.
     segments : Array
-        (n_rows + 1,) int32: where each row's blocks begin.
+        (n_rows + 1,) int32: where each row's blocks begin; rows are all axes but the last.
     indices : Array
         (n_blocks,) uint8, uint16 or int32: the place of each block in its row.
     """
@@ -54,7 +53,8 @@ class BlockSparsity:
 class FileTensor:
     """A tensor of the file: an activation, whose shape leaves out the batch axis, or a constant with data.
 
-    With a sparsity, ``shape`` is that of the dense constant, ``data`` the kept blocks one after the other.
+    With a sparsity, ``shape`` is that of the dense constant, ``data`` the kept blocks one after the other; what an
+    interpreter makes of it ``is_densified``.
     """
 
     name: str
@@ -63,6 +63,7 @@ class FileTensor:
     quantization: Quantization | None = None
     data: Array | None = None
     sparsity: BlockSparsity | None = None
+    is_densified: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,17 +171,17 @@ def _subgraph(
 
 
 def _tensor(tensor: FileTensor, buffer_index: int) -> Encode:
-    is_constant = tensor.data is not None
+    has_batch = tensor.data is None and not tensor.is_densified
 
     def encode(builder: Any) -> int:
-        shape = tensor.shape if is_constant else (BATCH_SIZE, *tensor.shape)
+        shape = (BATCH_SIZE, *tensor.shape) if has_batch else tensor.shape
         fields = {
             schema.Tensor.SHAPE: write_vector(builder, shape, np.int32),
             schema.Tensor.TYPE: TENSOR_TYPES[tensor.dtype],
             schema.Tensor.BUFFER: buffer_index,
             schema.Tensor.NAME: builder.CreateString(tensor.name),
         }
-        if not is_constant:
+        if has_batch:
             fields[schema.Tensor.SHAPE_SIGNATURE] = write_vector(builder, (ANY_BATCH_SIZE, *tensor.shape), np.int32)
         if tensor.quantization is not None:
             fields[schema.Tensor.QUANTIZATION] = _quantization(builder, tensor.quantization)
@@ -192,20 +193,20 @@ def _tensor(tensor: FileTensor, buffer_index: int) -> Encode:
 
 
 def _sparsity(builder: Any, shape: tuple[int, ...], sparsity: BlockSparsity) -> int:
-    n_rows, n_columns = shape
+    """Write the traversal: every axis, the last one in blocks, and then the inside of a block."""
+    *rows, n_columns = shape
     dimensions: list[Encode] = [
-        _dense_dimension(n_rows),
+        *(_dense_dimension(size) for size in rows),
         _sparse_dimension(n_columns // sparsity.width, sparsity),
-        _dense_dimension(sparsity.width),
     ]
-    return write_table(
-        builder,
-        {
-            schema.SparsityParameters.TRAVERSAL_ORDER: write_vector(builder, range(BLOCK_DIMENSION + 1), np.int32),
-            schema.SparsityParameters.BLOCK_MAP: write_vector(builder, (BLOCKED_AXIS,), np.int32),
-            schema.SparsityParameters.DIM_METADATA: write_tables(builder, dimensions),
-        },
-    )
+    fields: dict[schema.Field, float] = {}
+    if sparsity.width > 1:
+        dimensions.append(_dense_dimension(sparsity.width))
+        fields[schema.SparsityParameters.BLOCK_MAP] = write_vector(builder, (len(rows),), np.int32)
+    order = write_vector(builder, range(len(dimensions)), np.int32)
+    metadata = write_tables(builder, dimensions)
+    traversal = {schema.SparsityParameters.TRAVERSAL_ORDER: order, schema.SparsityParameters.DIM_METADATA: metadata}
+    return write_table(builder, {**traversal, **fields})
 
 
 def _dense_dimension(size: int) -> Encode:

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim_runtime.errors import ModelFileError
-from nettrim_runtime.graph import Graph, Tensor, infer_shape
+from nettrim_runtime.graph import Graph, Tensor
 from nettrim_runtime.ops import Layer, Op, Reshape, op_constants, op_inputs
+from nettrim_runtime.shapes import infer_shape
 
 Array = npt.NDArray[Any]
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from nettrim.importers.graph_builder import GraphBuilder
 from nettrim.importers.onnx_node import Node, UnknownInputError, refuse
 from nettrim.importers.onnx_transposes import find_transpose, inverse, natural_order
-from nettrim_runtime.graph import LARGEST_RANK
 from nettrim_runtime.ops import NO_PADDING, Layer, Pad, Padding, Transpose
+from nettrim_runtime.shapes import LARGEST_RANK
 
 Array = npt.NDArray[Any]
 

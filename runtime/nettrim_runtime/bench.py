@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim_runtime.board_state import THROTTLE_BITS, BoardState, read_board_state
+from nettrim_runtime.compare import count_differing, output_tolerance
 from nettrim_runtime.engine import Program, prepare, run_graph
 from nettrim_runtime.errors import DataError, NettrimError
 from nettrim_runtime.graph import Graph
@@ -317,11 +318,10 @@ def _check_golden(graph: Graph, samples: Array, source: str) -> None:
         expected = load_samples(Path(source), "y")
     except DataError:
         return
-    outputs = run_graph(graph, samples)
-    if outputs.shape != expected.shape or not np.array_equal(outputs, expected):
-        raise DataError(
-            f"{source}: the model's outputs differ from y, expected the same bits: do not use this deployment"
-        )
+    tolerance = output_tolerance(graph)
+    if len(samples) != len(expected) or count_differing(run_graph(graph, samples), expected, tolerance):
+        same = f"the same within {tolerance:g} of the largest" if tolerance else "the same bits"
+        raise DataError(f"{source}: the model's outputs differ from y, expected {same}: do not use this deployment")
     sys.stdout.write(f"golden outputs: {len(expected)} of {len(expected)} equal\n")
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, assert_never
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,45 +11,25 @@ import numpy.typing as npt
 from nettrim_runtime.csr import CsrMatrix
 from nettrim_runtime.errors import GraphError
 from nettrim_runtime.ops import (
-    Activation,
-    Add,
-    AveragePool2d,
     Carrier,
-    Concat,
     Conv2d,
     Dense,
     Function,
     Int8Only,
     Layer,
-    LogSoftmax,
-    MaxPool2d,
-    Mean,
-    Move,
-    Mul,
     Op,
-    Pad,
-    Pairwise,
     PRelu,
     Requantize,
-    Reshape,
-    ResizeNearest,
-    Slice,
-    Softmax,
-    Sub,
-    Transpose,
     UnaryFunction,
     op_constants,
     op_inputs,
-    window_count,
 )
+from nettrim_runtime.shapes import infer_shape, require
 
 Array = npt.NDArray[Any]
 
 DTYPES = ("float32", "int8", "int16", "int32", "int64")
 INTEGER_ACTIVATIONS = {"int8": "int32", "int16": "int64"}  # and the type of the biases that go with them
-
-LARGEST_RANK = 4  # axes of what is padded or sliced, one more of a transpose: what TFLite takes behind the batch
-LARGEST_MEAN = 1 << 16  # values: the sum of as many int16 stays in int32
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +78,10 @@ class Tensor:
         Activations: without the batch axis. Weights: (n_outputs, n_inputs), or
         (n_outputs, kernel_height, kernel_width, n_channels / groups).
     dtype : str
-        "float32"; of a quantised graph "int8" or "int16" (activations, zero point 0), "int8" (weights), "int32" or
-        "int64" (biases of layers on int8 and on int16).
+        "float32", and "int8" of one scale for the weights of a hybrid dense layer; of a quantised graph "int8" or
+        "int16" (activations, zero point 0), "int8" (weights), "int32" or "int64" (biases of layers on int8 and int16).
     quantization : Quantization or None
-        None in a float graph.
+        None of floats.
     data : Array, CsrMatrix or None
         A constant's values; a CsrMatrix has a row an output: (shape[0], product of the rest).
     """
@@ -131,6 +111,10 @@ class Tensor:
     def nnz(self) -> int:
         """Number of a constant's values that are not zero."""
         return self.data.nnz if isinstance(self.data, CsrMatrix) else int(np.count_nonzero(self.values()))
+
+    def real_values(self) -> Array:
+        """Return what the values of a constant with one scale, or none, stand for: float32, dense, in ``shape``."""
+        return self.values() if self.quantization is None else self.quantization.dequantize(self.values())
 
     def values(self) -> Array:
         """Return a constant's values, dense, in ``shape``."""
@@ -191,130 +175,15 @@ class Graph:
         return found
 
 
-def infer_shape(op: Op, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """Return the shape of an operator's output, from its inputs and constants.
-
-    Raises
-    ------
-    GraphError
-        When the shapes of its inputs do not fit together.
-    """
-    match op:
-        case Dense():
-            n_outputs, n_inputs = _rank(op, tensors[op.weight], 2)
-            _require(
-                tensors[op.input].shape == (n_inputs,), op, f"input {tensors[op.input].shape} for {n_inputs} inputs"
-            )
-            return (n_outputs,)
-        case Conv2d():
-            return _conv_shape(op, tensors)
-        case MaxPool2d() | AveragePool2d():
-            return (*_windows(op, tensors[op.input], op.kernel_size, (1, 1)), tensors[op.input].shape[2])
-        case Add() | Sub() | Mul():
-            return _broadcast_shape(op, tensors[op.first].shape, tensors[op.second].shape)
-        case Concat():
-            return _joined_shape(op, tensors)
-        case Activation() | UnaryFunction() | Softmax() | LogSoftmax() | Requantize():
-            return tensors[op.input].shape
-        case PRelu():
-            shape, slope = tensors[op.input].shape, tensors[op.slope].shape
-            _require(slope == shape[-1:] != (), op, f"slopes {slope} for an input of shape {shape}")
-            return shape
-        case Reshape():
-            _require(tensors[op.input].size == tensors[op.output].size, op, "input and output differ in size")
-            return tensors[op.output].shape
-        case Pad() | Slice() | Transpose() | ResizeNearest():
-            return _moved_shape(op, tensors[op.input])
-        case Mean():
-            return _mean_shape(op, tensors[op.input].shape)
-        case _:
-            assert_never(op)
+def is_hybrid(graph: Graph, op: Dense) -> bool:
+    """Return whether a layer's weights are int8 and its activations floats."""
+    return not graph.is_quantized and graph.tensors[op.weight].dtype == "int8"
 
 
 def layer_macs(graph: Graph, op: Layer) -> int:
     """Return the multiply-accumulates that a layer's weights take in one run, zeros included."""
     weight = graph.tensors[op.weight]
     return sum(graph.tensors[each.output].size for each in graph.sharing(op.weight)) * weight.size // weight.shape[0]
-
-
-def _conv_shape(op: Conv2d, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
-    n_outputs, kernel_height, kernel_width, n_group_channels = _rank(op, tensors[op.weight], 4)
-    _, _, n_channels = _rank(op, tensors[op.input], 3)
-    _require(n_channels == n_group_channels * op.groups, op, f"{n_channels} channels for {op.groups} groups")
-    _require(n_outputs % op.groups == 0, op, f"{n_outputs} outputs for {op.groups} groups")
-    kernel_size = (kernel_height, kernel_width)
-    return (*_windows(op, tensors[op.input], kernel_size, op.dilation), n_outputs)
-
-
-def _broadcast_shape(op: Pairwise, first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
-    fits = len(first) == len(second) and all(a == b or 1 in {a, b} for a, b in zip(first, second, strict=True))
-    _require(fits, op, f"inputs of shapes {first} and {second}, expected equal axes, or one of them of length 1")
-    return tuple(map(max, first, second))
-
-
-def _joined_shape(op: Concat, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
-    shapes = [tensors[name].shape for name in op.inputs]
-    _require(len(shapes) >= 2 and all(shapes), op, f"inputs of shapes {shapes}, expected two or more with channels")
-    _require(len({shape[:-1] for shape in shapes}) == 1, op, f"inputs of shapes {shapes} differ beside their channels")
-    return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
-
-
-def _moved_shape(op: Move, source: Tensor) -> tuple[int, ...]:
-    shape, rank = source.shape, len(source.shape)
-    _require(rank <= LARGEST_RANK + isinstance(op, Transpose), op, f"an input of shape {shape}, expected fewer axes")
-    match op:
-        case Pad():
-            sizes = (*op.before, *op.after)
-            _require(len(op.before) == len(op.after) == rank, op, f"{op.before}, {op.after} around {shape}")
-            _require(min(sizes, default=0) >= 0, op, f"{op.before}, {op.after}, expected zero or more")
-            return tuple(sum(parts) for parts in zip(op.before, shape, op.after, strict=True))
-        case Slice():
-            parts = (op.begin, op.end, op.stride)
-            _require(all(len(part) == rank for part in parts), op, f"{parts} of {shape}, expected one each an axis")
-            bounds = list(zip(*parts, shape, strict=True))
-            sound = all(0 <= begin < end <= size and step >= 1 for begin, end, step, size in bounds)
-            _require(sound, op, f"{parts} (begin, end, stride) leave {shape} or nothing of it")
-            return tuple(len(range(begin, end, step)) for begin, end, step, _ in bounds)
-        case Transpose():
-            _require(sorted(op.permutation) == list(range(rank)), op, f"permutation {op.permutation} of {shape}")
-            return tuple(shape[axis] for axis in op.permutation)
-        case ResizeNearest():
-            _require(min(op.size) >= 1, op, f"size {tuple(op.size)}, expected at least one pixel")
-            return (*op.size, _rank(op, source, 3)[2])
-        case _:
-            assert_never(op)
-
-
-def _mean_shape(op: Mean, shape: tuple[int, ...]) -> tuple[int, ...]:
-    in_order = list(op.axes) == sorted(set(op.axes) & set(range(len(shape))))
-    sound = 0 < len(op.axes) <= len(shape) - (not op.keep_dims) and len(shape) <= LARGEST_RANK and in_order
-    _require(sound, op, f"axes {op.axes} of {shape}, expected some in increasing order, all of them with keep_dims")
-    count = math.prod(shape[axis] for axis in op.axes)
-    _require(count <= LARGEST_MEAN, op, f"a mean of {count} values, expected at most {LARGEST_MEAN}")
-    kept = tuple(1 if axis in op.axes else size for axis, size in enumerate(shape))
-    return kept if op.keep_dims else tuple(size for axis, size in enumerate(shape) if axis not in op.axes)
-
-
-def _windows(
-    op: Conv2d | MaxPool2d | AveragePool2d, image: Tensor, kernel: tuple[int, int], dilation: tuple[int, int]
-) -> tuple[int, int]:
-    height, width, _ = _rank(op, image, 3)
-    pad = op.padding
-    _require(min(*op.stride, *kernel, *dilation) >= 1 and min(pad) >= 0, op, "a size below one or a padding below zero")
-    rows = window_count(height, kernel[0], op.stride[0], dilation[0], pad.top + pad.bottom)
-    columns = window_count(width, kernel[1], op.stride[1], dilation[1], pad.left + pad.right)
-    _require(rows >= 1 and columns >= 1, op, f"a window larger than the image {image.shape}")
-    return rows, columns
-
-
-def _rank(op: Op, tensor: Tensor, rank: int) -> tuple[int, ...]:
-    _require(len(tensor.shape) == rank, op, f"tensor {tensor.name!r} has shape {tensor.shape}, expected {rank} axes")
-    return tensor.shape
-
-
-def _require(holds: bool, op: Op, finding: str) -> None:
-    if not holds:
-        raise GraphError(f"{type(op).__name__} {op.name!r}: {finding}")
 
 
 def _check(graph: Graph) -> None:
@@ -338,18 +207,18 @@ def _check(graph: Graph) -> None:
 def _check_op(graph: Graph, op: Op, known: set[str]) -> None:
     names = (*op_inputs(op), *op_constants(op), op.output)
     missing = [name for name in names if name not in graph.tensors]
-    _require(not missing, op, f"tensors {missing} are missing")
-    _require(set(op_inputs(op)) <= known, op, "it reads a tensor that no earlier operator writes")
-    _require(op.output not in known, op, f"tensor {op.output!r} is written twice")
+    require(not missing, op, f"tensors {missing} are missing")
+    require(set(op_inputs(op)) <= known, op, "it reads a tensor that no earlier operator writes")
+    require(op.output not in known, op, f"tensor {op.output!r} is written twice")
     expected = infer_shape(op, graph.tensors)
-    _require(graph.tensors[op.output].shape == expected, op, f"output should have shape {expected}")
+    require(graph.tensors[op.output].shape == expected, op, f"output should have shape {expected}")
     for name in (*op_inputs(op), op.output):
-        _require(graph.tensors[name].data is None, op, f"tensor {name!r} is a constant, expected an activation")
+        require(graph.tensors[name].data is None, op, f"tensor {name!r} is a constant, expected an activation")
     for name in op_constants(op):
         _check_constant(op, graph.tensors[name])
     if isinstance(op, Dense | Conv2d):
         bias, n_outputs = graph.tensors[op.bias], graph.tensors[op.weight].shape[0]
-        _require(bias.shape == (n_outputs,), op, f"bias has shape {bias.shape}, expected ({n_outputs},)")
+        require(bias.shape == (n_outputs,), op, f"bias has shape {bias.shape}, expected ({n_outputs},)")
     _check_types(graph, op)
 
 
@@ -359,8 +228,8 @@ def _check_constant(op: Op, tensor: Tensor) -> None:
         raise GraphError(f"{type(op).__name__} {op.name!r}: constant {tensor.name!r} has no data")
     values = data.data if isinstance(data, CsrMatrix) else data
     shape = (tensor.shape[0], tensor.size // tensor.shape[0]) if isinstance(data, CsrMatrix) else tensor.shape
-    _require(data.shape == shape, op, f"constant {tensor.name!r} holds {data.shape}, expected {shape}")
-    _require(values.dtype == tensor.dtype, op, f"constant {tensor.name!r} holds {values.dtype}, not {tensor.dtype}")
+    require(data.shape == shape, op, f"constant {tensor.name!r} holds {data.shape}, expected {shape}")
+    require(values.dtype == tensor.dtype, op, f"constant {tensor.name!r} holds {values.dtype}, not {tensor.dtype}")
 
 
 def _check_types(graph: Graph, op: Op) -> None:
@@ -369,31 +238,32 @@ def _check_types(graph: Graph, op: Op) -> None:
     known = tuple(INTEGER_ACTIVATIONS) if quantized else ("float32",)
     for name in names:
         found = tensors[name].dtype
-        _require(found in known, op, f"tensor {name!r} is {found}, expected {' or '.join(known)}")
-        _require(found == expected or isinstance(op, Requantize), op, f"tensor {name!r} is {found}, not {expected}")
-        _require((tensors[name].quantization is not None) == quantized, op, f"tensor {name!r}: quantization and type")
+        require(found in known, op, f"tensor {name!r} is {found}, expected {' or '.join(known)}")
+        require(found == expected or isinstance(op, Requantize), op, f"tensor {name!r} is {found}, not {expected}")
+        require((tensors[name].quantization is not None) == quantized, op, f"tensor {name!r}: quantization and type")
         centred = found != "int16" or graph.quantization(name).zero_point == 0
-        _require(centred, op, f"tensor {name!r} is int16 with a zero point, expected zero point 0")
+        require(centred, op, f"tensor {name!r} is int16 with a zero point, expected zero point 0")
     if isinstance(op, Dense | Conv2d):
         found_types = (tensors[op.weight].dtype, tensors[op.bias].dtype)
-        types = ("int8", INTEGER_ACTIVATIONS[expected]) if quantized else ("float32", "float32")
-        _require(found_types == types, op, f"constants are {found_types}, expected {types}")
-        if quantized:
-            scale = graph.quantization(op.weight).scale
-            _require(scale.shape == (tensors[op.weight].shape[0],), op, f"weight scale has shape {scale.shape}")
+        hybrid = isinstance(op, Dense) and is_hybrid(graph, op)
+        types = ("int8" if quantized or hybrid else "float32", INTEGER_ACTIVATIONS.get(expected, "float32"))
+        require(found_types == types, op, f"constants are {found_types}, expected {types}")
+        if quantized or hybrid:
+            scale, n_scales = graph.quantization(op.weight).scale, 1 if hybrid else tensors[op.weight].shape[0]
+            require(scale.shape == (n_scales,), op, f"weight scale has shape {scale.shape}, expected ({n_scales},)")
     if isinstance(op, UnaryFunction):
         slope = op.alpha if op.function is Function.LEAKY_RELU else -op.alpha
-        _require(0 <= slope < math.inf, op, f"alpha {op.alpha}, expected zero or more of a leaky ReLU, else zero")
+        require(0 <= slope < math.inf, op, f"alpha {op.alpha}, expected zero or more of a leaky ReLU, else zero")
     if isinstance(op, PRelu):
         found, wanted = tensors[op.slope].dtype, "int8" if quantized else "float32"
-        _require(found == wanted, op, f"slopes are {found}, expected {wanted}")
+        require(found == wanted, op, f"slopes are {found}, expected {wanted}")
         if quantized:
             own = graph.quantization(op.slope)
             is_plain = own.scale.shape == (1,) and own.zero_point == 0
-            _require(is_plain, op, "slopes with a zero point or several scales, expected one scale and none")
+            require(is_plain, op, "slopes with a zero point or several scales, expected one scale and none")
     if isinstance(op, Int8Only):
-        _require(expected != "int16", op, "its input is int16, expected int8 or float32")
+        require(expected != "int16", op, "its input is int16, expected int8 or float32")
     if quantized and isinstance(op, Carrier):
         output = graph.quantization(op.output)
         same = all(graph.quantization(name).same_as(output) for name in op_inputs(op))
-        _require(same, op, "inputs and output must share one quantization")
+        require(same, op, "inputs and output must share one quantization")

@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from nettrim_runtime.blocks import in_blocks
 from nettrim_runtime.concat import concat_step
-from nettrim_runtime.graph import Graph
-from nettrim_runtime.linear import Step, conv_step, dense_step, padded_buffer
+from nettrim_runtime.graph import Graph, is_hybrid
+from nettrim_runtime.hybrid import hybrid_step
+from nettrim_runtime.linear import Step, clamp_step, conv_step, faster_dense_step, padded_buffer
 from nettrim_runtime.moves import move_step
 from nettrim_runtime.ops import (
     Activation,
-    ActivationFunction,
     Add,
     AveragePool2d,
     Concat,
@@ -57,6 +57,8 @@ def float_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
     """
     source, output = buffers[op_inputs(op)[0]], buffers[op.output]
     match op:
+        case Dense() if is_hybrid(graph, op):
+            return hybrid_step(graph, op, source, output)
         case Dense() | Conv2d():
             return _layer_step(graph, op, source, output)
         case MaxPool2d():
@@ -68,7 +70,7 @@ def float_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
         case Concat():
             return concat_step([buffers[name] for name in op.inputs], output)
         case Activation():
-            return _clamp_step(op.activation, source, output)
+            return clamp_step(op.activation, source, output)
         case UnaryFunction():
             return in_blocks(partial(unary_step, op), source, output)
         case PRelu():
@@ -91,9 +93,9 @@ def float_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
 
 def _layer_step(graph: Graph, op: Layer, source: Array, output: Array) -> Step:
     weight, bias = graph.tensors[op.weight].values(), graph.tensors[op.bias].values()
-    clamp = _clamp_step(op.activation, output, output)
+    clamp = clamp_step(op.activation, output, output)
     if isinstance(op, Dense):
-        accumulate = dense_step(source, weight, output)
+        accumulate = faster_dense_step(source, graph.tensors[op.weight].data, weight, output)
         inside = source
     else:
         padded, inside = padded_buffer(source.shape[0], source.shape[1:], op.padding, source.dtype, 0)
@@ -130,19 +132,12 @@ def _mean_step(op: Mean, source: Array, output: Array) -> Step:
 
 
 def _pair_step(op: Pairwise, first: Array, second: Array, output: Array) -> Step:
-    clamp = _clamp_step(op.activation, output, output)
+    clamp = clamp_step(op.activation, output, output)
     combine = PAIRWISE[type(op)]
 
     def run() -> None:
         combine(first, second, out=output)
         clamp()
-
-    return run
-
-
-def _clamp_step(activation: ActivationFunction, source: Array, output: Array) -> Step:
-    def run() -> None:
-        np.clip(source, np.float32(activation.lower), np.float32(activation.upper), out=output)
 
     return run
 

@@ -1,6 +1,5 @@
 """The operators on int8 and int16 arrays, with the arithmetic of TFLite's reference kernels."""
 
-import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, assert_never
@@ -10,7 +9,6 @@ import numpy.typing as npt
 
 from nettrim_runtime.blocks import in_blocks
 from nettrim_runtime.concat import concat_step
-from nettrim_runtime.csr import CsrMatrix
 from nettrim_runtime.fixed_point import (
     Rounding,
     activation_range,
@@ -25,7 +23,7 @@ from nettrim_runtime.fixed_point import (
     requantize_multiplier,
 )
 from nettrim_runtime.graph import Graph
-from nettrim_runtime.linear import Step, conv_step, csr_dense_step, dense_step, exact_dtype, padded_buffer
+from nettrim_runtime.linear import Step, conv_step, exact_dtype, faster_dense_step, padded_buffer
 from nettrim_runtime.log_softmax import log_softmax_step
 from nettrim_runtime.moves import move_step
 from nettrim_runtime.ops import (
@@ -65,7 +63,6 @@ SCALINGS = {
     Rounding.WIDE: multiply_wide,
 }
 INT8 = np.iinfo(np.int8)
-KERNEL_TRIALS = 5  # timed runs of each kernel when a pruned layer chooses between dense and CSR
 
 
 def int8_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
@@ -121,7 +118,7 @@ def _layer_step(graph: Graph, op: Layer, source: Array, output: Array) -> Step:
     accumulator = np.empty(output.shape, dtype)
     if isinstance(op, Dense):
         inside = np.empty(source.shape, dtype)
-        accumulate = _faster_dense_step(inside, graph.tensors[op.weight].data, weight, accumulator)
+        accumulate = faster_dense_step(inside, graph.tensors[op.weight].data, weight, accumulator)
     else:
         padded, inside = padded_buffer(source.shape[0], source.shape[1:], op.padding, dtype, 0)
         accumulate = conv_step(op, padded, weight, accumulator)
@@ -141,24 +138,6 @@ def _layer_step(graph: Graph, op: Layer, source: Array, output: Array) -> Step:
         np.copyto(output, integers, casting="unsafe")
 
     return run
-
-
-def _faster_dense_step(inputs: Array, data: Array | CsrMatrix | None, weight: Array, accumulator: Array) -> Step:
-    """Return the kernel that is faster here for this batch size; both give the same integers."""
-    dense = dense_step(inputs, weight, accumulator)
-    if not isinstance(data, CsrMatrix):
-        return dense
-    inputs[:] = 1
-    return min((dense, csr_dense_step(inputs, data, accumulator)), key=_shortest_seconds)
-
-
-def _shortest_seconds(step: Step) -> float:
-    seconds = []
-    for _ in range(KERNEL_TRIALS):
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
 
 
 def _average_step(op: AveragePool2d, source: Array, output: Array) -> Step:

@@ -1,5 +1,6 @@
 """Dense layers and convolutions as matrix products into prepared buffers, exact for integers."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +10,12 @@ from numpy.lib.stride_tricks import as_strided
 
 from nettrim_runtime.csr import CsrMatrix
 from nettrim_runtime.fixed_point import largest_accumulators
-from nettrim_runtime.ops import Conv2d, Padding, Size2d, window_count
+from nettrim_runtime.ops import ActivationFunction, Conv2d, Padding, Size2d, window_count
 
 Array = npt.NDArray[Any]
 Step = Callable[[], None]
 
+KERNEL_TRIALS = 5  # timed runs of each kernel when a pruned layer chooses between dense and CSR
 FLOAT32_EXACT = 1 << 24  # integers below this add without rounding in float32
 
 
@@ -55,20 +57,46 @@ def csr_dense_step(inputs: Array, weight: CsrMatrix, accumulator: Array) -> Step
     """Prepare accumulator = inputs @ weight.T from the kept weights only; as ``dense_step``."""
     values = weight.data.astype(inputs.dtype)
     columns = weight.indices.astype(np.intp)
-    filled = np.flatnonzero(np.diff(weight.indptr))  # reduceat is wrong on empty rows
+    filled, empty = (np.flatnonzero(found) for found in (np.diff(weight.indptr), np.diff(weight.indptr) == 0))
     starts = weight.indptr[filled].astype(np.intp)
     products = np.empty((inputs.shape[0], values.size), inputs.dtype)
     sums = np.empty((inputs.shape[0], filled.size), inputs.dtype)
-    accumulator[:] = 0
 
     def run() -> None:
+        accumulator[:, empty] = 0  # reduceat is wrong on empty rows
         if not filled.size:
-            accumulator[:] = 0
             return
         np.take(inputs, columns, axis=1, out=products, mode="clip")
         np.multiply(products, values, out=products)
         np.add.reduceat(products, starts, axis=1, out=sums)
         accumulator[:, filled] = sums
+
+    return run
+
+
+def faster_dense_step(inputs: Array, data: Array | CsrMatrix | None, weight: Array, accumulator: Array) -> Step:
+    """Return the kernel that is faster here for this batch size; of integers both give the same."""
+    dense = dense_step(inputs, weight, accumulator)
+    if not isinstance(data, CsrMatrix):
+        return dense
+    inputs[:] = 1
+    return min((dense, csr_dense_step(inputs, data, accumulator)), key=_shortest_seconds)
+
+
+def _shortest_seconds(step: Step) -> float:
+    seconds = []
+    for _ in range(KERNEL_TRIALS):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def clamp_step(activation: ActivationFunction, source: Array, output: Array) -> Step:
+    """Prepare a clamp of floats to an activation's range."""
+
+    def run() -> None:
+        np.clip(source, np.float32(activation.lower), np.float32(activation.upper), out=output)
 
     return run
 

@@ -54,6 +54,7 @@ class BuiltinOperator(enum.IntEnum):  # schema.fbs: enum BuiltinOperator
     LEAKY_RELU = 98
     QUANTIZE = 114
     HARD_SWISH = 117
+    DENSIFY = 124
     GELU = 150
 
 

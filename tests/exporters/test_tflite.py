@@ -11,7 +11,8 @@ import pytest
 from ai_edge_litert import schema_py_generated as published
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from nettrim_exporters.tflite import check_tflite, render_tflite
+from nettrim_exporters.tflite import render_tflite
+from nettrim_exporters.tflite_checks import check_tflite
 from nettrim_runtime.csr import csr_from_dense
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import UnsupportedOperatorError

@@ -11,13 +11,13 @@ from ai_edge_litert.interpreter import OpResolverType
 from graphs import GraphBuilder, quantized, random_inputs
 from test_tflite import DEFAULT, REFERENCE, run_litert
 
-from nettrim.sparse_tflite import blocked_layers, describe_sparse_tflite, with_two_roundings
+from nettrim.sparse_tflite import describe_sparse_tflite, sparse_layers, with_two_roundings
 from nettrim_boards.board import load_board
 from nettrim_exporters.tflite import render_tflite
 from nettrim_exporters.tflite_blocks import block_density, can_block, encode_blocks
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.graph import Graph
-from nettrim_runtime.ops import ActivationFunction
+from nettrim_runtime.ops import ActivationFunction, Dense
 
 Array = npt.NDArray[Any]
 
@@ -87,17 +87,23 @@ def test_litert_gives_the_bits_of_the_graph_with_two_roundings(
 def test_rows_without_a_block_are_encoded() -> None:
     weight = np.zeros((4, 32), np.int8)
     weight[1, 20] = 5
-    kept, sparsity = encode_blocks(weight)
+    kept, sparsity = encode_blocks(weight, 16)
     assert kept.tolist() == weight[1, 16:].tolist()
     assert sparsity.segments.tolist() == [0, 0, 1, 1, 1]
     assert sparsity.indices.tolist() == [1]
-    assert block_density(weight) == 1 / 8
+    assert block_density(weight, 16) == 1 / 8
 
 
-def test_rows_of_broken_blocks_and_empty_matrices_stay_dense() -> None:
-    assert can_block(np.ones((3, 32), np.int8))
-    assert not can_block(np.ones((3, 40), np.int8))
-    assert not can_block(np.zeros((3, 32), np.int8))
+@pytest.mark.parametrize(("columns", "keeps_one", "blocks"), [(32, True, True), (40, True, False), (32, False, False)])
+def test_rows_of_broken_blocks_and_empty_matrices_stay_dense(columns: int, keeps_one: bool, blocks: bool) -> None:
+    builder = GraphBuilder(np.random.default_rng(0), (columns,))
+    builder.dense(4)
+    graph = quantized(builder.build(), np.random.default_rng(1))
+    (layer,) = graph.layers
+    assert isinstance(layer, Dense)
+    weight = graph.tensors[layer.weight]
+    graph = graph.with_tensors([replace(weight, data=weight.values() * keeps_one)])
+    assert can_block(graph, layer) == blocks
 
 
 def test_a_sparse_file_is_smaller() -> None:
@@ -121,7 +127,7 @@ def test_a_layer_is_blocked_where_the_board_gains(
     board: str, density: float, sizes: tuple[int, ...], gains: bool
 ) -> None:
     graph = network(density, sizes)
-    assert bool(blocked_layers(graph, load_board(board))) == gains
+    assert bool(sparse_layers(graph, load_board(board))) == gains
 
 
 def test_the_sparse_file_is_compared_with_the_dense_one() -> None:

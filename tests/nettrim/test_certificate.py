@@ -13,7 +13,8 @@ from rich.console import Console
 
 from nettrim import evaluate
 from nettrim.certificate import build_certificate
-from nettrim.deploy import Deployment, DeployOptions, build, read_inputs
+from nettrim.deploy import Deployment, build
+from nettrim.deployment_inputs import DeployOptions, read_inputs
 from nettrim.prune import PruneSettings
 from nettrim.report import build_report, print_report
 

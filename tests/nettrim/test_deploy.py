@@ -295,6 +295,8 @@ def test_an_unsupported_operator_is_exit_code_3_before_any_work(
         (("--std", "0"), "--std or --input-scale is 0"),
         (("--input-scale", "nan"), "--input-scale is (nan,), expected finite numbers"),
         (("--seed", "-1"), "--seed"),
+        (("--precision", "float16"), "'float16' is not one of 'int8', 'hybrid', 'float32'"),
+        (("--precision", "float32", "--int16", "all"), "--precision float32 computes in floats: give one"),
     ],
 )
 def test_options_that_make_no_sense_are_exit_code_2(

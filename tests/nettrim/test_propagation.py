@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nettrim.hybrid import deployed_floats
 from nettrim.propagation import Propagation, logits_tensor, propagate
 from nettrim_runtime.engine import prepare
 from nettrim_runtime.graph import Array, Graph
@@ -89,6 +90,16 @@ def test_no_int8_network_violates_its_bound(seed: int, kind: type[Graph], change
     rng = np.random.default_rng(seed)
     graph = kind(rng)
     other, samples = quantized(altered(graph, rng, change), rng), random_inputs(graph, rng, 20)
+    (found,) = propagate(graph, other, [samples])
+    assert_no_violation(graph, other, samples, found)
+
+
+@few_examples
+@given(seed=seeds, kind=kinds, change=changes)
+def test_no_hybrid_network_violates_its_bound(seed: int, kind: type[Graph], change: float) -> None:
+    rng = np.random.default_rng(seed)
+    graph = kind(rng)
+    other, samples = deployed_floats(altered(graph, rng, change), "hybrid"), random_inputs(graph, rng, 20)
     (found,) = propagate(graph, other, [samples])
     assert_no_violation(graph, other, samples, found)
 

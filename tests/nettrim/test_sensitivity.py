@@ -7,7 +7,7 @@ import torch
 from nettrim.importers import load_model
 from nettrim.propagation import logits_tensor
 from nettrim.sensitivity import output_sensitivity
-from nettrim_runtime.graph import Graph, Tensor, infer_shape
+from nettrim_runtime.graph import Graph, Tensor
 from nettrim_runtime.ops import (
     ActivationFunction,
     Add,
@@ -21,6 +21,7 @@ from nettrim_runtime.ops import (
     Reshape,
     Size2d,
 )
+from nettrim_runtime.shapes import infer_shape
 from tests.shared_data import shared_data
 
 RELU = ActivationFunction.RELU

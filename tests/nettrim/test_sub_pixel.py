@@ -11,8 +11,9 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from nettrim.importers.sub_pixel import sub_pixel_convolution
 from nettrim_runtime.engine import run_graph
-from nettrim_runtime.graph import Graph, Quantization, Tensor, infer_shape
+from nettrim_runtime.graph import Graph, Quantization, Tensor
 from nettrim_runtime.ops import Conv2d, Op, Reshape, Size2d, Slice, Transpose
+from nettrim_runtime.shapes import infer_shape
 
 Array = npt.NDArray[Any]
 

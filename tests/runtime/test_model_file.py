@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nettrim.hybrid import shipped_floats
+from nettrim.storage import smallest_formats
 from nettrim_runtime.csr import csr_from_dense
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import ModelFileError
@@ -34,7 +36,13 @@ def sparse_cnn(rng: np.random.Generator) -> Graph:
     )
 
 
-@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions, random_moves, sparse_cnn])
+def sparse_hybrid(rng: np.random.Generator) -> Graph:
+    return smallest_formats(shipped_floats(random_mlp(rng, density=0.05), "hybrid"))
+
+
+@pytest.mark.parametrize(
+    "make", [random_mlp, random_cnn, random_branches, random_functions, random_moves, sparse_cnn, sparse_hybrid]
+)
 def test_a_saved_graph_reads_back_with_the_same_outputs(
     make: Callable[[np.random.Generator], Graph], rng: np.random.Generator, tmp_path: Path
 ) -> None:
