@@ -75,7 +75,7 @@ SOURCES: dict[type[Op], Sources] = {
     ),
     Softmax: Sources(("Softmax",), ("SOFTMAX",), ("Softmax",)),
     LogSoftmax: Sources(("LogSoftmax",), ("LOG_SOFTMAX",)),
-    Pad: Sources(("Pad",), ("PAD",), ("ZeroPadding2D",)),
+    Pad: Sources(("Pad",), ("PAD", "PADV2"), ("ZeroPadding2D",)),
     Slice: Sources(("Slice", "Split", "Gather"), ("SLICE", "STRIDED_SLICE", "SPLIT")),
     Transpose: Sources(("Transpose",), ("TRANSPOSE",)),
     ResizeNearest: Sources(("Resize", "Upsample"), ("RESIZE_NEAREST_NEIGHBOR",)),

@@ -42,10 +42,17 @@ class UnknownInputError(Exception):
 
 @dataclass(frozen=True)
 class Value:
-    """An activation of the file: the graph's tensor that holds it, and zeros that a PAD puts around that."""
+    """An activation of the file: the graph's tensor that holds it, and what a PAD or PADV2 puts around that.
+
+    Attributes
+    ----------
+    padding : Padding
+        Zeros; of an image that only MAX_POOL_2D reads, the lowest value of its type where ``is_lowest`` says so.
+    """
 
     tensor: str
     padding: Padding = NO_PADDING
+    is_lowest: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +100,7 @@ class Conversion:
         self._values: dict[int, Value] = {}
         self._padded: dict[Value, str] = {}
         self._constants: dict[int, Constant] = {}
+        self._readers: dict[int, set[str]] = {}  # types of the operators that read a tensor, by its place
         self._constant_values = 0
 
     def options(self, operator: FileOperator, kind: schema.BuiltinOptions) -> Table:
@@ -112,6 +120,7 @@ class Conversion:
         """Return the tensor of a value with the zeros around it, if there are any."""
         if value.padding == NO_PADDING:
             return value.tensor
+        assert not value.is_lowest, "only pools read it, and they take the padding in"
         if value not in self._padded:
             top, bottom, left, right = value.padding
             name = f"{value.tensor}/padded"
@@ -193,6 +202,15 @@ class Conversion:
         """Keep the network's input."""
         self._values[index] = Value(tensor)
         self._note_integers(tensor, self.file.tensors[index])
+
+    def only_read_by(self, operator: FileOperator, op_type: str) -> bool:
+        """Whether an operator's output goes to operators of one type, and is no output of the network."""
+        if not self._readers:
+            self._readers = {index: {""} for index in self.file.outputs}
+            for reader in self.file.operators:
+                for index in reader.inputs:
+                    self._readers.setdefault(index, set()).add(reader.op_type)
+        return self._readers.get(operator.outputs[0]) == {op_type}
 
     def find(self, index: int) -> Value | None:
         """Return an activation that has been converted."""

@@ -23,11 +23,11 @@ from nettrim.importers.tflite_moves import (
     convert_split,
     convert_transpose,
 )
+from nettrim.importers.tflite_padding import convert_pad
 from nettrim.importers.tflite_shapes import (
     convert_concatenation,
     convert_densify,
     convert_dequantize,
-    convert_pad,
     convert_quantize,
     convert_reshape,
 )
@@ -56,6 +56,7 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "MEAN": convert_mean,
     "MUL": convert_pair,
     "PAD": convert_pad,
+    "PADV2": convert_pad,
     "PRELU": convert_prelu,
     "QUANTIZE": convert_quantize,
     "RELU": convert_clamp,

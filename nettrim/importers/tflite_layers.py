@@ -9,10 +9,10 @@ import numpy.typing as npt
 from nettrim.importers.tflite_constants import Constant
 from nettrim.importers.tflite_conversion import Conversion, Integers, fused_activation, refuse
 from nettrim.importers.tflite_file import FileOperator
-from nettrim.importers.tflite_windows import read_padding, read_size
+from nettrim.importers.tflite_windows import added, read_padding, read_size
 from nettrim_runtime import tflite_schema as schema
 from nettrim_runtime.graph import Quantization
-from nettrim_runtime.ops import Conv2d, Dense, Padding, Size2d
+from nettrim_runtime.ops import Conv2d, Dense, Size2d
 
 Array = npt.NDArray[Any]
 
@@ -117,7 +117,7 @@ def _add_conv(operator: FileOperator, conversion: Conversion, weights: _Weights,
         *constants,
         builder.tensor_name(operator.name),
         stride=stride,
-        padding=Padding(*(before + after for before, after in zip(around, own, strict=True))),
+        padding=added(around, own),
         dilation=dilation,
         groups=groups,
         activation=fused_activation(options, fields.FUSED_ACTIVATION_FUNCTION),

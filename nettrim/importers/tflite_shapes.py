@@ -1,4 +1,4 @@
-"""Operators of a .tflite file that move values, or only name them anew: shapes, padding, joining, types."""
+"""Operators of a .tflite file that move values, or only name them anew: shapes, joining, types."""
 
 import math
 from typing import Any
@@ -9,9 +9,8 @@ import numpy.typing as npt
 from nettrim.importers.tflite_constants import Constant
 from nettrim.importers.tflite_conversion import Conversion, Value, fused_activation, integers_of, refuse
 from nettrim.importers.tflite_file import FileOperator
-from nettrim.importers.tflite_windows import LARGEST_PADDING
 from nettrim_runtime import tflite_schema as schema
-from nettrim_runtime.ops import Concat, Pad, Padding
+from nettrim_runtime.ops import Concat
 
 Array = npt.NDArray[Any]
 
@@ -29,25 +28,6 @@ def convert_reshape(operator: FileOperator, conversion: Conversion) -> None:
     if min(wanted, default=1) < 1 or math.prod(wanted) != size or wanted[:1] != [BATCH_SIZE]:
         refuse(f"it makes {(BATCH_SIZE, *conversion.shape(tensor))} into {tuple(wanted)}, expected the batch in front")
     conversion.put_carried(operator, (tensor,), conversion.builder.reshape(tensor, tuple(wanted[1:])))
-
-
-def convert_pad(operator: FileOperator, conversion: Conversion) -> None:
-    """PAD with zeros; those around the height and width of images wait for the convolution that follows."""
-    value = conversion.padded_value(operator)
-    rows, rank = conversion.sizes(operator, 1, "paddings"), len(conversion.shape(value.tensor))
-    if rows.shape != (rank + 1, 2) or any(rows[0]) or not 0 <= rows.min() <= rows.max() <= LARGEST_PADDING:
-        refuse(f"paddings {rows.tolist()} of {rank} axes, expected 0 to {LARGEST_PADDING} behind the batch")
-    if rank != 3 or any(rows[3]):
-        tensor, builder = conversion.value(operator), conversion.builder
-        before, after = (tuple(int(side) for side in sides) for sides in rows[1:].T)
-        op = Pad(builder.op_name(operator.name), tensor, builder.tensor_name(operator.name), before, after)
-        conversion.put_carried(operator, (tensor,), builder.add(op))
-        return
-    added = Padding(*(int(side) for side in rows[1:3].reshape(-1)))
-    if not _is_same_kind(operator, conversion):
-        conversion.objections.append(f"PAD {operator.name!r} reads and writes different scales")
-    total = Padding(*(before + after for before, after in zip(value.padding, added, strict=True)))
-    conversion.put_view(operator, Value(value.tensor, total))
 
 
 def convert_concatenation(operator: FileOperator, conversion: Conversion) -> None:
@@ -122,8 +102,3 @@ def _with_axis(shape: tuple[int, ...], axes: Array) -> list[int]:
         refuse(f"axis {axes.tolist()} of {shape}")
     axis = int(axes[0]) % (len(shape) + 1)
     return [*shape[:axis], 1, *shape[axis:]]
-
-
-def _is_same_kind(operator: FileOperator, conversion: Conversion) -> bool:
-    before, after = integers_of(conversion.input(operator)), integers_of(conversion.output(operator))
-    return before is after or (before is not None and after is not None and before.same_as(after))

@@ -4,7 +4,7 @@ from nettrim.importers.flatbuffer import Table
 from nettrim.importers.tflite_conversion import Conversion, fused_activation, refuse
 from nettrim.importers.tflite_file import FileOperator
 from nettrim_runtime import tflite_schema as schema
-from nettrim_runtime.ops import NO_PADDING, UNIT, AveragePool2d, MaxPool2d, Padding, Size2d, same_padding
+from nettrim_runtime.ops import NO_PADDING, UNIT, AveragePool2d, MaxPool2d, Padding, Size2d, same_padding, window_count
 
 LARGEST_STEP = 1 << 15  # of filters, strides and dilations: what 16-bit fields of boards' kernels hold
 LARGEST_PADDING = 1 << 10  # far above any filter, and a padded image still fits the memory
@@ -13,11 +13,17 @@ LARGEST_PADDING = 1 << 10  # far above any filter, and a padded image still fits
 def convert_pool(operator: FileOperator, conversion: Conversion) -> None:
     """MAX_POOL_2D and AVERAGE_POOL_2D."""
     options, fields = conversion.options(operator, schema.BuiltinOptions.POOL_2D), schema.Pool2DOptions
-    image = conversion.image(conversion.value(operator))
+    value = conversion.padded_value(operator)
+    image = conversion.image(value.tensor if value.is_lowest else conversion.value(operator))
+    around = value.padding if value.is_lowest else NO_PADDING
     kernel = read_size(options, fields.FILTER_HEIGHT, fields.FILTER_WIDTH)
     stride = read_size(options, fields.STRIDE_H, fields.STRIDE_W)
     height, width, _ = conversion.shape(image)
-    padding = read_padding(options, fields.PADDING, (height, width), (kernel, stride, UNIT))
+    padded = (height + around.top + around.bottom, width + around.left + around.right)
+    padding = added(around, read_padding(options, fields.PADDING, padded, (kernel, stride, UNIT)))
+    rows = _reaches(height, kernel.height, stride.height, padding[:2])
+    if not (rows and _reaches(width, kernel.width, stride.width, padding[2:])):
+        refuse(f"padding of {tuple(padding)} around {height} x {width} pixels, expected a pixel in every window")
     builder = conversion.builder
     pool = MaxPool2d if operator.op_type == "MAX_POOL_2D" else AveragePool2d
     op = pool(builder.op_name(operator.name), image, builder.tensor_name(operator.name), kernel, stride, padding)
@@ -51,9 +57,20 @@ def read_padding(
     return padding
 
 
+def added(first: Padding, second: Padding) -> Padding:
+    """Return two paddings around each other."""
+    return Padding(*(inner + outer for inner, outer in zip(first, second, strict=True)))
+
+
 def read_size(options: Table, height: schema.Field, width: schema.Field) -> Size2d:
     """Return two options that are a filter's size, a stride or a dilation."""
     size = Size2d(options.integer(height), options.integer(width))
     if min(size) < 1 or max(size) > LARGEST_STEP:
         refuse(f"a filter, stride or dilation of {tuple(size)}, expected 1 to {LARGEST_STEP}")
     return size
+
+
+def _reaches(size: int, kernel: int, stride: int, ends: tuple[int, ...]) -> bool:
+    """Whether every window along an axis covers a pixel, not padding alone."""
+    last = (window_count(size, kernel, stride, 1, sum(ends)) - 1) * stride - ends[0]
+    return ends[0] < kernel and last < size

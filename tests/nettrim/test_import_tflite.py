@@ -22,7 +22,6 @@ Array = npt.NDArray[Any]
 
 N_SAMPLES = 20
 VALID = published.Padding.VALID
-PADDED_MAX_POOL = "max pool, asymmetric padding"  # written as a PADV2, which is not read
 
 
 def assert_runs_as_in_litert(path: Path, seed: int = 0, spread: float = 1.0) -> ImportedModel:
@@ -77,7 +76,7 @@ def test_int8_weights_beside_float_activations_are_what_they_stand_for() -> None
     assert model.quantized is None
 
 
-@pytest.mark.parametrize(("operators", "shape"), [case for case in SINGLE if case.id != PADDED_MAX_POOL])
+@pytest.mark.parametrize(("operators", "shape"), SINGLE)
 def test_what_nettrim_writes_it_reads(
     tmp_path: Path, operators: Callable[[GraphBuilder], object], shape: tuple[int, ...]
 ) -> None:

@@ -19,7 +19,6 @@ from nettrim_runtime.graph import Graph
 from tests.c_model import compile_c, run_c, write_sources
 from tests.exporters.test_tflite import SINGLE
 from tests.graphs import GraphBuilder, quantized, random_branches, random_cnn, random_inputs, random_mlp, widened
-from tests.nettrim.test_import_tflite import PADDED_MAX_POOL
 from tests.nettrim.tflite_models import RELU, FileWriter, rescaled_file, run_litert, write_file
 from tests.shared_data import shared_data
 
@@ -90,7 +89,7 @@ def test_real_models_in_c_give_the_bits_of_the_reference_kernels(tmp_path: Path)
         np.testing.assert_array_equal(run_c(binary, index, samples, expected.shape[1]), expected, err_msg=name)
 
 
-@pytest.mark.parametrize(("operators", "shape"), [case for case in SINGLE if case.id != PADDED_MAX_POOL])
+@pytest.mark.parametrize(("operators", "shape"), SINGLE)
 def test_what_nettrim_writes_it_reads_with_every_bit(
     tmp_path: Path, operators: Callable[[GraphBuilder], object], shape: tuple[int, ...]
 ) -> None:
