@@ -85,7 +85,7 @@ SOURCES: dict[type[Op], Sources] = {
 # Made of several of these operators, or folded into them.
 COMPOSED = Sources(
     onnx=("BatchNormalization", "ConvTranspose", "GRU", "HardSigmoid", "LSTM", "LayerNormalization", "Swish"),
-    tflite=("DENSIFY",),
+    tflite=("DENSIFY", "TRANSPOSE_CONV"),
     keras=("BatchNormalization", "Divide", "Normalization", "Rescaling", "SeparableConv2D"),
 )
 # Gone from a trained network, or names under which a file keeps other layers.

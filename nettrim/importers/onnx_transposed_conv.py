@@ -9,12 +9,10 @@ from nettrim.importers.onnx_conversion import Conversion, Value
 from nettrim.importers.onnx_layers import layer_title, require_floats
 from nettrim.importers.onnx_node import Node, refuse
 from nettrim.importers.onnx_windows import LARGEST_PADDING, LARGEST_STEP, image_shape, read_size
-from nettrim.importers.sub_pixel import sub_pixel_convolution
+from nettrim.importers.sub_pixel import MOST_VALUES, filled_size, sub_pixel_convolution
 from nettrim_runtime.ops import Conv2d, Size2d, Slice
 
 Array = npt.NDArray[Any]
-
-MOST_VALUES = 1 << 24  # of the filters with their zeros written out, and of the output: far above what boards hold
 
 
 def convert_conv_transpose(node: Node, conversion: Conversion) -> None:
@@ -89,10 +87,9 @@ def _check(node: Node, value: Value, weight: Array) -> int:
 
 def _check_size(node: Node, n_images: int, size: Size2d, stride: Size2d) -> None:
     """Refuse images, filled up to a multiple of the stride, that would take much memory."""
-    height, width = (-(-length // step) * step for length, step in zip(size, stride, strict=True))
-    if n_images * height * width > MOST_VALUES:
-        sizes = f"{n_images} x {height} x {width}"
-        refuse(node, f"{sizes} values of its filters or of its output, expected at most {MOST_VALUES}")
+    n_values = filled_size(n_images, size, stride)
+    if n_values > MOST_VALUES:
+        refuse(node, f"{n_values} values of its filters or of its output, expected at most {MOST_VALUES}")
 
 
 def _dilated(weight: Array, kernel: Size2d, dilation: Size2d) -> Array:

@@ -10,6 +10,8 @@ from nettrim_runtime.ops import Padding, Size2d
 
 Array = npt.NDArray[Any]
 
+MOST_VALUES = 1 << 24  # of the filters with their zeros written out, and of the output: far above what boards hold
+
 
 @dataclass(frozen=True, eq=False)
 class SubPixelConvolution:
@@ -63,6 +65,12 @@ def sub_pixel_convolution(
     return SubPixelConvolution(
         phases.transpose(order).reshape(-1, *taps, channels), Padding(*rows[:2], *columns[:2]), (rows[2], columns[2])
     )
+
+
+def filled_size(n_images: int, size: Size2d, stride: Size2d) -> int:
+    """Return how many values images have once they are filled up to a multiple of the stride."""
+    height, width = (-(-length // step) * step for length, step in zip(size, stride, strict=True))
+    return n_images * height * width
 
 
 def _pad_and_begin(taps: int, stride: int, before: int, size: int, new_size: int) -> tuple[int, int, int]:

@@ -31,6 +31,7 @@ from nettrim.importers.tflite_shapes import (
     convert_quantize,
     convert_reshape,
 )
+from nettrim.importers.tflite_transposed_conv import convert_transpose_conv
 from nettrim.importers.tflite_windows import convert_pool
 from nettrim.passes import simplify
 from nettrim_runtime.errors import GraphError, ModelFileError, UnsupportedOperatorError
@@ -73,8 +74,12 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "SUB": convert_pair,
     "TANH": convert_function,
     "TRANSPOSE": convert_transpose,
+    "TRANSPOSE_CONV": convert_transpose_conv,
 }
-INPUTS_THAT_COUNT = {"RESHAPE": 1}  # its shape may be computed from the batch size, by operators of no other use
+INPUTS_THAT_COUNT = {  # shapes may be computed from the batch size, by operators of no other use
+    "RESHAPE": slice(1),
+    "TRANSPOSE_CONV": slice(1, None),
+}
 SEVERAL_OUTPUTS = {"SPLIT"}
 INPUT_TYPES = ("FLOAT32", "INT8", "UINT8")
 
@@ -140,7 +145,7 @@ def _needed_operators(file: FileGraph) -> list[FileOperator]:
     needed, operators = set(file.outputs), []
     for operator in reversed(file.operators):
         if needed.intersection(operator.outputs):
-            needed.update(operator.inputs[: INPUTS_THAT_COUNT.get(operator.op_type)])
+            needed.update(operator.inputs[INPUTS_THAT_COUNT.get(operator.op_type, slice(None))])
             operators.append(operator)
     return operators[::-1]
 

@@ -23,16 +23,28 @@ BIAS_TYPES: dict[str, np.dtype[Any]] = {  # by the type of the layer's input
 
 
 @dataclass(frozen=True, eq=False)
-class _Weights:
-    """A layer's weight with its outputs first, as the file's numbers and as values; ``axis`` is theirs in the file."""
+class Weights:
+    """A layer's weight with its outputs first.
+
+    Attributes
+    ----------
+    numbers, values : Array
+        What the file stores, and what that stands for.
+    axis : int
+        That of the outputs in the file.
+    copies : int
+        How often all outputs stand one behind the other, each time with other filters.
+    """
 
     constant: Constant
     numbers: Array
     values: Array
     axis: int
+    copies: int = 1
 
     @property
     def n_outputs(self) -> int:
+        """How many filters there are, all copies counted."""
         return int(self.numbers.shape[0])
 
     @property
@@ -43,7 +55,8 @@ class _Weights:
             return None
         if found.scale.size > 1 and found.axis != self.axis:
             return None
-        return np.broadcast_to(found.scale, (self.n_outputs,)).astype(np.float32)
+        scale = np.broadcast_to(found.scale, (self.n_outputs // self.copies,))
+        return np.tile(scale, self.copies).astype(np.float32)
 
 
 def convert_fully_connected(operator: FileOperator, conversion: Conversion) -> None:
@@ -53,7 +66,7 @@ def convert_fully_connected(operator: FileOperator, conversion: Conversion) -> N
     if options.integer(schema.FullyConnectedOptions.WEIGHTS_FORMAT):
         refuse("its weights are shuffled, expected the default format")
     tensor = conversion.value(operator)
-    weights = _read_weights(operator, conversion, 2, (0, 1))
+    weights = read_weights(operator, conversion, 2, (0, 1))
     n_inputs, builder, shape = weights.numbers.shape[1], conversion.builder, conversion.shape(tensor)
     n_rows, rest = divmod(int(np.prod(shape)), n_inputs)
     keeps_axes = bool(options.integer(schema.FullyConnectedOptions.KEEP_NUM_DIMS))
@@ -65,7 +78,7 @@ def convert_fully_connected(operator: FileOperator, conversion: Conversion) -> N
         weights = _with_shape(weights, (weights.n_outputs, 1, 1, n_inputs))
         if tensor in conversion.integers:
             conversion.objections.append(f"FULLY_CONNECTED {operator.name!r} has {n_rows} rows, which rounds once")
-    title, constants = _add_constants(operator, conversion, tensor, weights)
+    title, constants = add_constants(operator, conversion, tensor, weights)
     output = builder.tensor_name(operator.name)
     layer = Dense if n_rows == 1 else Conv2d
     result = builder.add(layer(builder.op_name(title), source, *constants, output, activation=activation))
@@ -77,7 +90,7 @@ def convert_conv(operator: FileOperator, conversion: Conversion) -> None:
     """CONV_2D, also in groups."""
     options, fields = conversion.options(operator, schema.BuiltinOptions.CONV_2D), schema.Conv2DOptions
     value = conversion.padded_value(operator)
-    weights = _read_weights(operator, conversion, 4, (0, 1, 2, 3))
+    weights = read_weights(operator, conversion, 4, (0, 1, 2, 3))
     n_channels = conversion.shape(conversion.image(value.tensor))[2]
     groups, rest = divmod(n_channels, weights.numbers.shape[3])
     if rest or groups < 1 or weights.n_outputs % groups:
@@ -91,7 +104,7 @@ def convert_depthwise_conv(operator: FileOperator, conversion: Conversion) -> No
     options = conversion.options(operator, schema.BuiltinOptions.DEPTHWISE_CONV_2D)
     fields = schema.DepthwiseConv2DOptions
     value = conversion.padded_value(operator)
-    weights = _read_weights(operator, conversion, 4, (3, 1, 2, 0))
+    weights = read_weights(operator, conversion, 4, (3, 1, 2, 0))
     n_channels = conversion.shape(conversion.image(value.tensor))[2]
     if weights.numbers.shape[3] != 1 or weights.n_outputs % n_channels:
         refuse(f"weights of shape {weights.constant.numbers.shape} for {n_channels} channels")
@@ -99,7 +112,35 @@ def convert_depthwise_conv(operator: FileOperator, conversion: Conversion) -> No
     _add_conv(operator, conversion, weights, n_channels, dilation)
 
 
-def _add_conv(operator: FileOperator, conversion: Conversion, weights: _Weights, groups: int, dilation: Size2d) -> None:
+def read_weights(operator: FileOperator, conversion: Conversion, rank: int, order: tuple[int, ...]) -> Weights:
+    """Return a layer's weight of some rank; ``order`` brings its outputs in front."""
+    constant = conversion.constant(operator, 1, "weights")
+    if constant.numbers.ndim != rank or (constant.quantization is None and not constant.is_float):
+        refuse(f"weights of shape {constant.numbers.shape} and type {constant.numbers.dtype}, expected {rank} axes")
+    return Weights(constant, constant.numbers.transpose(order), constant.values().transpose(order), order[0])
+
+
+def add_constants(
+    operator: FileOperator, conversion: Conversion, source: str, weights: Weights, bias_place: int = 2
+) -> tuple[str, tuple[str, str]]:
+    """Add a layer's weight and bias; return the layer's title, and their names."""
+    builder, title = conversion.builder, weights.constant.name.split(";")[0] or operator.name
+    bias = _read_bias(operator, conversion, weights, bias_place)
+    entry, scale = conversion.integers.get(source), weights.scale
+    bias_scale = None if entry is None or scale is None else entry.quantization.scale * scale
+    if bias is None:
+        values = np.zeros(weights.n_outputs, np.float32)
+    elif bias.is_float or bias_scale is None:
+        values = np.tile(bias.values().reshape(-1), weights.copies)
+    else:
+        values = np.tile(bias.numbers.reshape(-1).astype(np.float64), weights.copies) * bias_scale
+    names = builder.add_constant(f"{title}.weight", weights.values), builder.add_constant(f"{title}.bias", values)
+    if entry is not None and scale is not None and bias_scale is not None:
+        _keep_integers(conversion, (entry.type, weights, scale, bias, bias_scale), names)
+    return title, names
+
+
+def _add_conv(operator: FileOperator, conversion: Conversion, weights: Weights, groups: int, dilation: Size2d) -> None:
     options = operator.options
     assert options is not None
     fields = schema.Conv2DOptions if operator.op_type == "CONV_2D" else schema.DepthwiseConv2DOptions
@@ -110,7 +151,7 @@ def _add_conv(operator: FileOperator, conversion: Conversion, weights: _Weights,
     around = value.padding
     padded = (height + around.top + around.bottom, width + around.left + around.right)
     own = read_padding(options, fields.PADDING, padded, (kernel, stride, dilation))
-    title, constants = _add_constants(operator, conversion, value.tensor, weights)
+    title, constants = add_constants(operator, conversion, value.tensor, weights)
     op = Conv2d(
         builder.op_name(title),
         value.tensor,
@@ -125,42 +166,22 @@ def _add_conv(operator: FileOperator, conversion: Conversion, weights: _Weights,
     conversion.put(operator, builder.add(op))
 
 
-def _read_weights(operator: FileOperator, conversion: Conversion, rank: int, order: tuple[int, ...]) -> _Weights:
-    constant = conversion.constant(operator, 1, "weights")
-    if constant.numbers.ndim != rank or (constant.quantization is None and not constant.is_float):
-        refuse(f"weights of shape {constant.numbers.shape} and type {constant.numbers.dtype}, expected {rank} axes")
-    return _Weights(constant, constant.numbers.transpose(order), constant.values().transpose(order), order[0])
+def _with_shape(weights: Weights, shape: tuple[int, ...]) -> Weights:
+    return Weights(weights.constant, weights.numbers.reshape(shape), weights.values.reshape(shape), weights.axis)
 
 
-def _with_shape(weights: _Weights, shape: tuple[int, ...]) -> _Weights:
-    return _Weights(weights.constant, weights.numbers.reshape(shape), weights.values.reshape(shape), weights.axis)
-
-
-def _add_constants(
-    operator: FileOperator, conversion: Conversion, source: str, weights: _Weights
-) -> tuple[str, tuple[str, str]]:
-    """Add a layer's weight and bias; return the layer's title, and their names."""
-    builder, title = conversion.builder, weights.constant.name.split(";")[0] or operator.name
-    bias = conversion.optional_constant(operator, 2, "bias")
-    if bias is not None and bias.numbers.size != weights.n_outputs:
-        refuse(f"its bias has {bias.numbers.size} values, expected {weights.n_outputs}")
-    entry, scale = conversion.integers.get(source), weights.scale
-    bias_scale = None if entry is None or scale is None else entry.quantization.scale * scale
+def _read_bias(operator: FileOperator, conversion: Conversion, weights: Weights, place: int) -> Constant | None:
+    bias = conversion.optional_constant(operator, place, "bias")
     if bias is None:
-        values = np.zeros(weights.n_outputs, np.float32)
-    elif bias.is_float or bias_scale is None:
-        values = bias.values().reshape(-1)
-    else:
-        values = bias.numbers.reshape(-1).astype(np.float64) * bias_scale
-    names = builder.add_constant(f"{title}.weight", weights.values), builder.add_constant(f"{title}.bias", values)
-    if entry is not None and scale is not None and bias_scale is not None:
-        _keep_integers(conversion, (entry.type, weights, scale, bias, bias_scale), names)
-    return title, names
+        return None
+    if bias.numbers.size * weights.copies != weights.n_outputs:
+        refuse(f"its bias has {bias.numbers.size} values, expected {weights.n_outputs // weights.copies}")
+    return bias
 
 
 def _keep_integers(
     conversion: Conversion,
-    found: tuple[str, _Weights, Array, Constant | None, Array],
+    found: tuple[str, Weights, Array, Constant | None, Array],
     names: tuple[str, str],
 ) -> None:
     """Keep a layer's integers where they are of the types that go with its input."""
@@ -168,7 +189,7 @@ def _keep_integers(
     dtype = BIAS_TYPES.get(kind)
     if dtype is None or (bias is not None and bias.numbers.dtype not in {dtype, np.dtype(np.int32)}):
         return
-    numbers = np.zeros(weights.n_outputs) if bias is None else bias.numbers.reshape(-1)
+    numbers = np.zeros(weights.n_outputs) if bias is None else np.tile(bias.numbers.reshape(-1), weights.copies)
     data = np.ascontiguousarray(weights.numbers, np.int8)
     conversion.integers[names[0]] = Integers("INT8", Quantization(scale, 0, axis=0), data)
     bias_type = dtype.name.upper()

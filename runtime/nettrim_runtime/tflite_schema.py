@@ -194,6 +194,7 @@ class BuiltinOptions(enum.IntEnum):  # schema.fbs: union BuiltinOptions
     SQUEEZE = 30
     STRIDED_SLICE = 32
     PADV2 = 43
+    TRANSPOSE_CONV = 49
     RESIZE_NEAREST_NEIGHBOR = 74
     LEAKY_RELU = 75
     GELU = 116
@@ -216,6 +217,13 @@ class DepthwiseConv2DOptions:  # schema.fbs: table DepthwiseConv2DOptions
     FUSED_ACTIVATION_FUNCTION = Field(4, FieldType.INT8)
     DILATION_W_FACTOR = Field(5, FieldType.INT32, 1)
     DILATION_H_FACTOR = Field(6, FieldType.INT32, 1)
+
+
+class TransposeConvOptions:  # schema.fbs: table TransposeConvOptions
+    PADDING = Field(0, FieldType.INT8)
+    STRIDE_W = Field(1, FieldType.INT32)
+    STRIDE_H = Field(2, FieldType.INT32)
+    FUSED_ACTIVATION_FUNCTION = Field(3, FieldType.INT8)
 
 
 class Pool2DOptions:  # schema.fbs: table Pool2DOptions
