@@ -53,7 +53,9 @@ class Sources:
 SOURCES: dict[type[Op], Sources] = {
     Dense: Sources(("Gemm", "MatMul"), ("FULLY_CONNECTED",), ("Dense",)),
     Conv2d: Sources(("Conv",), ("CONV_2D", "DEPTHWISE_CONV_2D"), ("Conv2D", "DepthwiseConv2D")),
-    MaxPool2d: Sources(("MaxPool", "GlobalMaxPool"), ("MAX_POOL_2D",), ("MaxPooling2D", "GlobalMaxPooling2D")),
+    MaxPool2d: Sources(
+        ("MaxPool", "GlobalMaxPool"), ("MAX_POOL_2D", "REDUCE_MAX"), ("MaxPooling2D", "GlobalMaxPooling2D")
+    ),
     AveragePool2d: Sources(
         ("AveragePool", "GlobalAveragePool", "ReduceMean"),
         ("AVERAGE_POOL_2D", "MEAN"),
@@ -62,7 +64,7 @@ SOURCES: dict[type[Op], Sources] = {
     Add: Sources(("Add",), ("ADD",), ("Add",)),
     Sub: Sources(("Sub",), ("SUB",), ("Subtract",)),
     Mul: Sources(("Mul", "Div"), ("MUL",), ("Multiply",)),
-    Concat: Sources(("Concat",), ("CONCATENATION",), ("Concatenate",)),
+    Concat: Sources(("Concat",), ("CONCATENATION", "PACK"), ("Concatenate",)),
     Activation: Sources(("Relu", "Clip"), ("RELU", "RELU6", "RELU_N1_TO_1"), ("ReLU", "Relu", "Relu6")),
     UnaryFunction: Sources(
         ("Sigmoid", "Tanh", "HardSwish", "LeakyRelu", "Gelu"),
@@ -76,8 +78,8 @@ SOURCES: dict[type[Op], Sources] = {
     Softmax: Sources(("Softmax",), ("SOFTMAX",), ("Softmax",)),
     LogSoftmax: Sources(("LogSoftmax",), ("LOG_SOFTMAX",)),
     Pad: Sources(("Pad",), ("PAD", "PADV2"), ("ZeroPadding2D",)),
-    Slice: Sources(("Slice", "Split", "Gather"), ("SLICE", "STRIDED_SLICE", "SPLIT")),
-    Transpose: Sources(("Transpose",), ("TRANSPOSE",)),
+    Slice: Sources(("Slice", "Split", "Gather"), ("SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "UNPACK", "GATHER")),
+    Transpose: Sources(("Transpose",), ("TRANSPOSE", "DEPTH_TO_SPACE", "SPACE_TO_DEPTH")),
     ResizeNearest: Sources(("Resize", "Upsample"), ("RESIZE_NEAREST_NEIGHBOR",)),
     Mean: Sources(("ReduceMean",), ("MEAN",)),
     Requantize: Sources((), ("QUANTIZE", "DEQUANTIZE")),

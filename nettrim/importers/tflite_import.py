@@ -15,17 +15,18 @@ from nettrim.importers.tflite_functions import (
     convert_softmax,
 )
 from nettrim.importers.tflite_integers import integer_graph
+from nettrim.importers.tflite_joins import convert_concatenation, convert_pack
 from nettrim.importers.tflite_layers import convert_conv, convert_depthwise_conv, convert_fully_connected
 from nettrim.importers.tflite_moves import (
-    convert_mean,
+    convert_depth_to_space,
     convert_resize_nearest,
-    convert_slice,
-    convert_split,
+    convert_space_to_depth,
     convert_transpose,
 )
 from nettrim.importers.tflite_padding import convert_pad
+from nettrim.importers.tflite_reductions import convert_mean, convert_reduce_max
+from nettrim.importers.tflite_selection import convert_gather, convert_slice, convert_split, convert_unpack
 from nettrim.importers.tflite_shapes import (
-    convert_concatenation,
     convert_densify,
     convert_dequantize,
     convert_quantize,
@@ -44,10 +45,12 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "CONCATENATION": convert_concatenation,
     "CONV_2D": convert_conv,
     "DENSIFY": convert_densify,
+    "DEPTH_TO_SPACE": convert_depth_to_space,
     "DEPTHWISE_CONV_2D": convert_depthwise_conv,
     "DEQUANTIZE": convert_dequantize,
     "EXPAND_DIMS": convert_reshape,
     "FULLY_CONNECTED": convert_fully_connected,
+    "GATHER": convert_gather,
     "GELU": convert_gelu,
     "HARD_SWISH": convert_function,
     "LEAKY_RELU": convert_leaky_relu,
@@ -56,10 +59,12 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "MAX_POOL_2D": convert_pool,
     "MEAN": convert_mean,
     "MUL": convert_pair,
+    "PACK": convert_pack,
     "PAD": convert_pad,
     "PADV2": convert_pad,
     "PRELU": convert_prelu,
     "QUANTIZE": convert_quantize,
+    "REDUCE_MAX": convert_reduce_max,
     "RELU": convert_clamp,
     "RELU6": convert_clamp,
     "RELU_N1_TO_1": convert_clamp,
@@ -68,19 +73,22 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "RESIZE_NEAREST_NEIGHBOR": convert_resize_nearest,
     "SLICE": convert_slice,
     "SOFTMAX": convert_softmax,
+    "SPACE_TO_DEPTH": convert_space_to_depth,
     "SPLIT": convert_split,
+    "SPLIT_V": convert_split,
     "SQUEEZE": convert_reshape,
     "STRIDED_SLICE": convert_slice,
     "SUB": convert_pair,
     "TANH": convert_function,
     "TRANSPOSE": convert_transpose,
     "TRANSPOSE_CONV": convert_transpose_conv,
+    "UNPACK": convert_unpack,
 }
 INPUTS_THAT_COUNT = {  # shapes may be computed from the batch size, by operators of no other use
     "RESHAPE": slice(1),
     "TRANSPOSE_CONV": slice(1, None),
 }
-SEVERAL_OUTPUTS = {"SPLIT"}
+SEVERAL_OUTPUTS = {"SPLIT", "SPLIT_V", "UNPACK"}
 INPUT_TYPES = ("FLOAT32", "INT8", "UINT8")
 
 

@@ -1,66 +1,71 @@
-"""Operators of a .tflite file that copy values to other places, or take their mean over axes."""
-
-from typing import Any
-
-import numpy.typing as npt
+"""Operators of a .tflite file that copy values to other places: transposes, blocks of pixels, nearest pixels."""
 
 from nettrim.importers.tflite_conversion import Conversion, refuse
 from nettrim.importers.tflite_file import FileOperator
 from nettrim.importers.tflite_windows import LARGEST_STEP
 from nettrim_runtime import tflite_schema as schema
-from nettrim_runtime.ops import AveragePool2d, Mean, NearestRule, ResizeNearest, Size2d, Slice, Transpose
+from nettrim_runtime.ops import NearestRule, ResizeNearest, Size2d, Transpose
 
-Array = npt.NDArray[Any]
-
-IMAGE_AXES = (0, 1)  # height and width, the batch not counted
+ROWS_AND_BLOCKS = (0, 2, 1, 3)  # (rows, columns, block height, rest) as (rows, block height, columns, rest), or back
 
 
 def convert_transpose(operator: FileOperator, conversion: Conversion) -> None:
-    """TRANSPOSE that leaves the batch axis first."""
+    """TRANSPOSE that leaves the batch axis first; two in a row are one, or none."""
     tensor = conversion.value(operator)
     order = [int(axis) for axis in conversion.sizes(operator, 1, "permutation").reshape(-1)]
     if sorted(order) != list(range(len(conversion.shape(tensor)) + 1)) or order[0]:
         refuse(f"permutation {order}, expected the batch axis to stay first")
     builder, permutation = conversion.builder, tuple(axis - 1 for axis in order[1:])
-    op = Transpose(builder.op_name(operator.name), tensor, builder.tensor_name(operator.name), permutation)
+    earlier = builder.producer(tensor)
+    if isinstance(earlier, Transpose):
+        tensor, permutation = earlier.input, tuple(earlier.permutation[axis] for axis in permutation)
+    shape = conversion.shape(tensor)
+    long = [axis for axis in permutation if shape[axis] > 1]
+    if long == sorted(long):
+        turned = builder.reshape(tensor, tuple(shape[axis] for axis in permutation))
+    else:
+        turned = builder.add(
+            Transpose(builder.op_name(operator.name), tensor, builder.tensor_name(operator.name), permutation)
+        )
+    conversion.put_carried(operator, (tensor,), turned)
+
+
+def convert_depth_to_space(operator: FileOperator, conversion: Conversion) -> None:
+    """DEPTH_TO_SPACE: the channels of each pixel become a block of pixels."""
+    options = conversion.options(operator, schema.BuiltinOptions.DEPTH_TO_SPACE)
+    size, tensor = options.integer(schema.BlockOptions.BLOCK_SIZE), conversion.image(conversion.value(operator))
+    n_channels = conversion.shape(tensor)[2]
+    if not 1 <= size <= LARGEST_STEP or n_channels % (size * size):
+        refuse(f"blocks of {size} x {size} pixels from {n_channels} channels, expected a multiple")
+    put_blocks(operator, conversion, tensor, Size2d(size, size))
+
+
+def convert_space_to_depth(operator: FileOperator, conversion: Conversion) -> None:
+    """SPACE_TO_DEPTH: each block of pixels becomes the channels of one."""
+    options = conversion.options(operator, schema.BuiltinOptions.SPACE_TO_DEPTH)
+    size, tensor = options.integer(schema.BlockOptions.BLOCK_SIZE), conversion.image(conversion.value(operator))
+    height, width, n_channels = conversion.shape(tensor)
+    if not 1 <= size <= LARGEST_STEP or height % size or width % size:
+        refuse(f"blocks of {size} x {size} pixels of {height} x {width}, expected whole ones")
+    builder, title = conversion.builder, operator.name
+    split = builder.reshape(tensor, (height // size, size, width // size, size * n_channels))
+    op = Transpose(builder.op_name(title), split, builder.tensor_name(f"{title}/blocks"), ROWS_AND_BLOCKS)
     conversion.put_carried(operator, (tensor,), builder.add(op))
+    blocks = builder.reshape(op.output, (height // size, width // size, size * size * n_channels), title)
+    conversion.put_carried(operator, (op.output,), blocks)
 
 
-def convert_slice(operator: FileOperator, conversion: Conversion) -> None:
-    """SLICE and STRIDED_SLICE of the whole batch, forwards; an axis that is shrunk is dropped."""
-    tensor = conversion.value(operator)
-    ranges, dropped = (_strided if operator.op_type == "STRIDED_SLICE" else _plain)(operator, conversion, tensor)
-    if ranges[0] != range(1) or 0 in dropped or any(not kept or kept.step < 1 for kept in ranges):
-        refuse(f"it takes {ranges} (the batch first), expected the whole batch, and some of each axis forwards")
-    builder, parts = conversion.builder, ranges[1:]
-    op = Slice(
-        builder.op_name(operator.name),
-        tensor,
-        builder.tensor_name(operator.name),
-        tuple(kept.start for kept in parts),
-        tuple(kept[-1] + 1 for kept in parts),
-        tuple(kept.step for kept in parts),
-    )
-    sliced = builder.add(op)
-    shape = tuple(len(kept) for axis, kept in enumerate(parts, start=1) if axis not in dropped)
-    conversion.put_carried(operator, (tensor,), sliced)
-    conversion.put_carried(operator, (sliced,), builder.reshape(sliced, shape))
-
-
-def convert_split(operator: FileOperator, conversion: Conversion) -> None:
-    """SPLIT into equal parts along one axis: a slice each."""
-    tensor, n_parts = conversion.value(operator, 1), len(operator.outputs)
-    shape, axes = conversion.shape(tensor), conversion.sizes(operator, 0, "axis").reshape(-1).tolist()
-    axis = axes[0] % (len(shape) + 1) - 1 if len(axes) == 1 else -1
-    if axis < 0 or shape[axis] % n_parts:
-        refuse(f"axis {axes} of {(1, *shape)} in {n_parts} parts, expected an axis behind the batch in equal parts")
-    builder, step = conversion.builder, shape[axis] // n_parts
-    for part in range(n_parts):
-        title = conversion.file.tensors[operator.outputs[part]].name
-        begin = tuple(part * step if own == axis else 0 for own in range(len(shape)))
-        end = tuple((part + 1) * step if own == axis else size for own, size in enumerate(shape))
-        op = Slice(builder.op_name(title), tensor, builder.tensor_name(title), begin, end, (1,) * len(shape))
-        conversion.put_carried(operator, (tensor,), builder.add(op), part)
+def put_blocks(operator: FileOperator, conversion: Conversion, tensor: str, block: Size2d) -> str:
+    """Keep the channels of each pixel as a block of pixels, row by row; return that image."""
+    builder, title = conversion.builder, f"{operator.name}/pixels"
+    height, width, n_channels = conversion.shape(tensor)
+    split = builder.reshape(tensor, (height, width, block.height, n_channels // block.height))
+    op = Transpose(builder.op_name(title), split, builder.tensor_name(title), ROWS_AND_BLOCKS)
+    conversion.put_carried(operator, (tensor,), builder.add(op))
+    n_left = n_channels // (block.height * block.width)
+    pixels = builder.reshape(op.output, (height * block.height, width * block.width, n_left))
+    conversion.put_carried(operator, (op.output,), pixels)
+    return pixels
 
 
 def convert_resize_nearest(operator: FileOperator, conversion: Conversion) -> None:
@@ -77,55 +82,3 @@ def convert_resize_nearest(operator: FileOperator, conversion: Conversion) -> No
     builder = conversion.builder
     op = ResizeNearest(builder.op_name(operator.name), image, builder.tensor_name(operator.name), Size2d(*sizes), rule)
     conversion.put_carried(operator, (image,), builder.add(op))
-
-
-def convert_mean(operator: FileOperator, conversion: Conversion) -> None:
-    """MEAN; of floats over the height and width of images it is an average pool."""
-    options = conversion.options(operator, schema.BuiltinOptions.REDUCER)
-    tensor, builder = conversion.value(operator), conversion.builder
-    shape = conversion.shape(tensor)
-    found = {int(axis) % (len(shape) + 1) for axis in conversion.sizes(operator, 1, "axes").reshape(-1)}
-    axes = tuple(axis - 1 for axis in sorted(found))
-    if not axes or axes[0] < 0:
-        refuse(f"a mean over the axes {sorted(found)}, expected some behind the batch")
-    keeps_axes = bool(options.integer(schema.ReducerOptions.KEEP_DIMS))
-    if len(axes) == len(shape) and not keeps_axes:
-        refuse("a mean that leaves no axis behind the batch, expected one")
-    name, output = builder.op_name(operator.name), builder.tensor_name(operator.name)
-    if axes == IMAGE_AXES and len(shape) == 3 and tensor not in conversion.integers:
-        size = Size2d(*shape[:2])
-        mean = builder.add(AveragePool2d(name, tensor, output, size, size))
-        conversion.put(operator, mean if keeps_axes else builder.reshape(mean, shape[2:]))
-        return
-    conversion.put(operator, builder.add(Mean(name, tensor, output, axes, keeps_axes)))
-
-
-def _plain(operator: FileOperator, conversion: Conversion, tensor: str) -> tuple[list[range], set[int]]:
-    """Return what SLICE keeps of each axis, the batch first."""
-    shape = (1, *conversion.shape(tensor))
-    begin, size = (conversion.sizes(operator, place, "bounds").reshape(-1).tolist() for place in (1, 2))
-    if not len(begin) == len(size) == len(shape):
-        refuse(f"it takes {size} from {begin} of {shape}, expected one each an axis")
-    ends = [length if count == -1 else first + count for first, count, length in zip(begin, size, shape, strict=True)]
-    return [range(*slice(a, b).indices(n)) for a, b, n in zip(begin, ends, shape, strict=True)], set()
-
-
-def _strided(operator: FileOperator, conversion: Conversion, tensor: str) -> tuple[list[range], set[int]]:
-    """Return what STRIDED_SLICE keeps of each axis, the batch first, and the axes that it drops."""
-    options, fields = conversion.options(operator, schema.BuiltinOptions.STRIDED_SLICE), schema.StridedSliceOptions
-    shape = (1, *conversion.shape(tensor))
-    bounds = [conversion.sizes(operator, place, "bounds").reshape(-1) for place in (1, 2, 3)]
-    rare = [options.integer(field) for field in (fields.ELLIPSIS_MASK, fields.NEW_AXIS_MASK, fields.OFFSET)]
-    if any(len(part) != len(shape) for part in bounds) or any(rare) or 0 in bounds[2]:
-        refuse(f"bounds {[part.tolist() for part in bounds]} of {shape}, expected one each an axis, no new axes")
-    masks = [options.integer(field) for field in (fields.BEGIN_MASK, fields.END_MASK, fields.SHRINK_AXIS_MASK)]
-    ranges, dropped = [], set()
-    for axis, (begin, end, step, length) in enumerate(zip(*bounds, shape, strict=True)):
-        is_free = [bool(mask >> axis & 1) for mask in masks]
-        first = None if is_free[0] else int(begin)
-        last = None if is_free[1] else int(end)
-        if is_free[2]:
-            dropped.add(axis)
-            first, last = int(begin), int(begin) + 1 or None
-        ranges.append(range(*slice(first, last, int(step)).indices(length)))
-    return ranges, dropped

@@ -1,4 +1,4 @@
-"""Operators of a .tflite file that move values, or only name them anew: shapes, joining, types."""
+"""Operators of a .tflite file that only name values anew: shapes and types."""
 
 import math
 from typing import Any
@@ -7,10 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.importers.tflite_constants import Constant
-from nettrim.importers.tflite_conversion import Conversion, Value, fused_activation, integers_of, refuse
+from nettrim.importers.tflite_conversion import Conversion, Value, integers_of, refuse
 from nettrim.importers.tflite_file import FileOperator
 from nettrim_runtime import tflite_schema as schema
-from nettrim_runtime.ops import Concat
 
 Array = npt.NDArray[Any]
 
@@ -28,23 +27,6 @@ def convert_reshape(operator: FileOperator, conversion: Conversion) -> None:
     if min(wanted, default=1) < 1 or math.prod(wanted) != size or wanted[:1] != [BATCH_SIZE]:
         refuse(f"it makes {(BATCH_SIZE, *conversion.shape(tensor))} into {tuple(wanted)}, expected the batch in front")
     conversion.put_carried(operator, (tensor,), conversion.builder.reshape(tensor, tuple(wanted[1:])))
-
-
-def convert_concatenation(operator: FileOperator, conversion: Conversion) -> None:
-    """CONCATENATION along the last axis."""
-    options = conversion.options(operator, schema.BuiltinOptions.CONCATENATION)
-    tensors = tuple(conversion.value(operator, place) for place in range(len(operator.inputs)))
-    axis, rank = options.integer(schema.ConcatenationOptions.AXIS), len(conversion.shape(tensors[0])) + 1
-    if axis not in {-1, rank - 1} or rank == 1:
-        refuse(f"axis {axis} of {rank}, expected the last one")
-    builder = conversion.builder
-    if len(tensors) == 1:
-        joined = tensors[0]
-    else:
-        joined = builder.add(Concat(builder.op_name(operator.name), tensors, builder.tensor_name(operator.name)))
-        conversion.put_carried(operator, tensors, joined)
-    activation = fused_activation(options, schema.ConcatenationOptions.FUSED_ACTIVATION_FUNCTION)
-    conversion.put_carried(operator, (joined,), conversion.activated(operator, joined, activation))
 
 
 def convert_quantize(operator: FileOperator, conversion: Conversion) -> None:

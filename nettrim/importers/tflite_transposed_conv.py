@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
-from nettrim.importers.sub_pixel import MOST_VALUES, SubPixelConvolution, filled_size, sub_pixel_convolution
+from nettrim.importers.sub_pixel import MOST_VALUES, filled_size, sub_pixel_convolution
 from nettrim.importers.tflite_conversion import Conversion, fused_activation, refuse
 from nettrim.importers.tflite_file import FileOperator
 from nettrim.importers.tflite_layers import add_constants, read_weights
+from nettrim.importers.tflite_moves import put_blocks
 from nettrim.importers.tflite_windows import LARGEST_PADDING, read_padding, read_size
 from nettrim_runtime import tflite_schema as schema
-from nettrim_runtime.ops import UNIT, Conv2d, Size2d, Slice, Transpose
+from nettrim_runtime.ops import UNIT, Conv2d, Size2d, Slice
 
 SIZE, WEIGHTS, IMAGE, BIAS = range(4)  # places of the inputs
 
@@ -45,7 +46,17 @@ def convert_transpose_conv(operator: FileOperator, conversion: Conversion) -> No
         activation=fused_activation(options, fields.FUSED_ACTIVATION_FUNCTION),
     )
     conversion.put(operator, builder.add(conv))
-    _put_side_by_side(operator, conversion, conv.output, (stride, values, new_size))
+    pixels = put_blocks(operator, conversion, conv.output, stride)
+    end = tuple(first + length for first, length in zip(values.begin, new_size, strict=True))
+    part = Slice(
+        builder.op_name(operator.name),
+        pixels,
+        builder.tensor_name(operator.name),
+        (*values.begin, 0),
+        (*end, weights.n_outputs),
+        (1, 1, 1),
+    )
+    conversion.put(operator, builder.add(part))
 
 
 def _read_size(operator: FileOperator, conversion: Conversion, n_outputs: int) -> Size2d:
@@ -58,20 +69,3 @@ def _read_size(operator: FileOperator, conversion: Conversion, n_outputs: int) -
     if len(shape) != 4 or shape[0] != 1 or shape[3] != n_outputs or min(shape) < 1:
         refuse(f"an output of shape {shape}, expected [1, height, width, {n_outputs}]")
     return Size2d(*shape[1:3])
-
-
-def _put_side_by_side(
-    operator: FileOperator, conversion: Conversion, phases: str, geometry: tuple[Size2d, SubPixelConvolution, Size2d]
-) -> None:
-    """Keep the outputs of each pixel as stride x stride pixels, and of that image the wanted part."""
-    stride, found, new_size = geometry
-    builder, title = conversion.builder, f"{operator.name}/pixels"
-    height, width, n_phases = conversion.shape(phases)
-    n_outputs = n_phases // (stride.height * stride.width)
-    split = builder.reshape(phases, (height, width, stride.height, stride.width * n_outputs))
-    turn = Transpose(builder.op_name(title), split, builder.tensor_name(title), (0, 2, 1, 3))
-    conversion.put(operator, builder.add(turn))
-    pixels = builder.reshape(turn.output, (height * stride.height, width * stride.width, n_outputs))
-    end = tuple(first + length for first, length in zip(found.begin, new_size, strict=True))
-    names = builder.op_name(operator.name), pixels, builder.tensor_name(operator.name)
-    conversion.put(operator, builder.add(Slice(*names, (*found.begin, 0), (*end, n_outputs), (1, 1, 1))))

@@ -186,8 +186,10 @@ class BuiltinOptions(enum.IntEnum):  # schema.fbs: union BuiltinOptions
     CONCATENATION = 10
     ADD = 11
     RESHAPE = 17
+    SPACE_TO_DEPTH = 19
     MUL = 21
     PAD = 22
+    GATHER = 23
     TRANSPOSE = 26
     REDUCER = 27
     SUB = 28
@@ -195,8 +197,11 @@ class BuiltinOptions(enum.IntEnum):  # schema.fbs: union BuiltinOptions
     STRIDED_SLICE = 32
     PADV2 = 43
     TRANSPOSE_CONV = 49
+    PACK = 59
+    UNPACK = 64
     RESIZE_NEAREST_NEIGHBOR = 74
     LEAKY_RELU = 75
+    DEPTH_TO_SPACE = 94
     GELU = 116
 
 
@@ -282,6 +287,25 @@ class StridedSliceOptions:  # schema.fbs: table StridedSliceOptions
     NEW_AXIS_MASK = Field(3, FieldType.INT32)
     SHRINK_AXIS_MASK = Field(4, FieldType.INT32)
     OFFSET = Field(5, FieldType.UINT8)
+
+
+class GatherOptions:  # schema.fbs: table GatherOptions
+    AXIS = Field(0, FieldType.INT32)
+    BATCH_DIMS = Field(1, FieldType.INT32)
+
+
+class PackOptions:  # schema.fbs: table PackOptions
+    VALUES_COUNT = Field(0, FieldType.INT32)
+    AXIS = Field(1, FieldType.INT32)
+
+
+class UnpackOptions:  # schema.fbs: table UnpackOptions
+    NUM = Field(0, FieldType.INT32)
+    AXIS = Field(1, FieldType.INT32)
+
+
+class BlockOptions:  # schema.fbs: tables DepthToSpaceOptions and SpaceToDepthOptions
+    BLOCK_SIZE = Field(0, FieldType.INT32)
 
 
 class ResizeNearestNeighborOptions:  # schema.fbs: table ResizeNearestNeighborOptions
