@@ -63,7 +63,7 @@ SOURCES: dict[type[Op], Sources] = {
     ),
     Add: Sources(("Add",), ("ADD",), ("Add",)),
     Sub: Sources(("Sub",), ("SUB",), ("Subtract",)),
-    Mul: Sources(("Mul", "Div"), ("MUL",), ("Multiply",)),
+    Mul: Sources(("Mul", "Div"), ("MUL", "DIV", "SQUARE"), ("Multiply",)),
     Concat: Sources(("Concat",), ("CONCATENATION", "PACK"), ("Concatenate",)),
     Activation: Sources(("Relu", "Clip"), ("RELU", "RELU6", "RELU_N1_TO_1"), ("ReLU", "Relu", "Relu6")),
     UnaryFunction: Sources(
@@ -87,7 +87,7 @@ SOURCES: dict[type[Op], Sources] = {
 # Made of several of these operators, or folded into them.
 COMPOSED = Sources(
     onnx=("BatchNormalization", "ConvTranspose", "GRU", "HardSigmoid", "LSTM", "LayerNormalization", "Swish"),
-    tflite=("DENSIFY", "TRANSPOSE_CONV"),
+    tflite=("DENSIFY", "SQUARED_DIFFERENCE", "TRANSPOSE_CONV"),
     keras=("BatchNormalization", "Divide", "Normalization", "Rescaling", "SeparableConv2D"),
 )
 # Gone from a trained network, or names under which a file keeps other layers.

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from nettrim.importers.clamps import known_clamp, scaled_clamp
 from nettrim.importers.onnx_conversion import Conversion
 from nettrim.importers.onnx_layers import scale_values
 from nettrim.importers.onnx_node import Node, axis_place, refuse
@@ -59,11 +60,11 @@ def convert_softmax(node: Node, conversion: Conversion) -> None:
 
 def _add_clamp(node: Node, conversion: Conversion, lower: float, upper: float) -> None:
     """Append a clamp of TFLite's, between scalings where the bounds are others."""
-    function = next((each for each in ActivationFunction if (each.lower, each.upper) == (lower, upper)), None)
+    function = known_clamp(lower, upper)
     if function is not None:
         _add_activation(node, conversion, function)
         return
-    known, scale, offset = _scaled_clamp(lower, upper)
+    known, scale, offset = scaled_clamp(lower, upper)
     before = replace(node, name=f"{node.name}.before", outputs=(conversion.between(node, "before"),))
     scale_values(before, conversion, conversion.value(node), np.array(scale), np.array(offset))
     clamp = replace(
@@ -72,16 +73,6 @@ def _add_clamp(node: Node, conversion: Conversion, lower: float, upper: float) -
     _add_activation(clamp, conversion, known)
     after = replace(node, inputs=clamp.outputs)
     scale_values(after, conversion, conversion.value(after), np.array(1 / scale), np.array(-offset / scale))
-
-
-def _scaled_clamp(lower: float, upper: float) -> tuple[ActivationFunction, float, float]:
-    """Return (function, scale, offset) with clamp(x) = (function(scale * x + offset) - offset) / scale."""
-    if upper == float("inf"):
-        return ActivationFunction.RELU, 1.0, -lower
-    if lower == float("-inf"):
-        return ActivationFunction.RELU, -1.0, upper
-    scale = ActivationFunction.RELU6.upper / (upper - lower)
-    return ActivationFunction.RELU6, scale, -lower * scale
 
 
 def _add_activation(node: Node, conversion: Conversion, function: ActivationFunction) -> None:

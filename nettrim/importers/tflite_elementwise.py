@@ -1,4 +1,4 @@
-"""Operators of a .tflite file that work value by value: clamps, and sums, differences and products of two operands."""
+"""Operators of a .tflite file that work value by value: clamps, and sums, differences, products and quotients."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,8 +8,9 @@ import numpy.typing as npt
 
 from nettrim.importers.tflite_conversion import Conversion, fused_activation, refuse
 from nettrim.importers.tflite_file import FileOperator
+from nettrim.importers.tflite_scaling import add_scaling
 from nettrim_runtime import tflite_schema as schema
-from nettrim_runtime.ops import ActivationFunction, Add, Conv2d, Mul, Pairwise, Sub
+from nettrim_runtime.ops import ActivationFunction, Add, Mul, Pairwise, Sub
 
 Array = npt.NDArray[Any]
 
@@ -18,10 +19,12 @@ CLAMPS = {
     "RELU6": ActivationFunction.RELU6,
     "RELU_N1_TO_1": ActivationFunction.RELU_N1_TO_1,
 }
-PAIRS: Mapping[str, tuple[type[Pairwise], schema.BuiltinOptions]] = {
-    "ADD": (Add, schema.BuiltinOptions.ADD),
-    "MUL": (Mul, schema.BuiltinOptions.MUL),
-    "SUB": (Sub, schema.BuiltinOptions.SUB),
+PAIRS: Mapping[str, type[Pairwise]] = {"ADD": Add, "MUL": Mul, "SUB": Sub}
+OPTIONS = {
+    "ADD": schema.BuiltinOptions.ADD,
+    "DIV": schema.BuiltinOptions.DIV,
+    "MUL": schema.BuiltinOptions.MUL,
+    "SUB": schema.BuiltinOptions.SUB,
 }
 
 
@@ -32,20 +35,39 @@ def convert_clamp(operator: FileOperator, conversion: Conversion) -> None:
 
 
 def convert_pair(operator: FileOperator, conversion: Conversion) -> None:
-    """ADD, SUB and MUL of two activations, broadcast, or of one and a constant a channel: then a 1x1 convolution."""
-    kind, options_type = PAIRS[operator.op_type]
-    options = conversion.options(operator, options_type)
+    """ADD, SUB and MUL of two activations, broadcast; those of one and a constant, and DIV, are a 1x1 convolution."""
+    options = conversion.options(operator, OPTIONS[operator.op_type])
     activation = fused_activation(options, schema.AddOptions.FUSED_ACTIVATION_FUNCTION)
     for place in (0, 1):
         if conversion.is_constant(operator, place):
             _combine_with_constant(operator, conversion, place, activation)
             return
-    builder = conversion.builder
-    tensors = [conversion.value(operator, place) for place in (0, 1)]
-    rank = max(len(conversion.shape(tensor)) for tensor in tensors)
+    if operator.op_type == "DIV":
+        refuse("a division by what the network computes, expected one by a constant")
+    tensors = conversion.value(operator, 0), conversion.value(operator, 1)
+    conversion.put(operator, _add_pair(operator, conversion, PAIRS[operator.op_type], tensors, activation))
+
+
+def convert_square(operator: FileOperator, conversion: Conversion) -> None:
+    """SQUARE, and SQUARED_DIFFERENCE of two activations: products with themselves."""
+    tensor = conversion.value(operator)
+    if operator.op_type == "SQUARED_DIFFERENCE":
+        tensor = _add_pair(operator, conversion, Sub, (tensor, conversion.value(operator, 1)))
+    conversion.put(operator, _add_pair(operator, conversion, Mul, (tensor, tensor)))
+
+
+def _add_pair(
+    operator: FileOperator,
+    conversion: Conversion,
+    kind: type[Pairwise],
+    tensors: tuple[str, str],
+    activation: ActivationFunction = ActivationFunction.NONE,
+) -> str:
+    builder, rank = conversion.builder, max(len(conversion.shape(tensor)) for tensor in tensors)
     first, second = (_with_rank(conversion, tensor, rank) for tensor in tensors)
-    op = kind(builder.op_name(operator.name), first, second, builder.tensor_name(operator.name), activation)
-    conversion.put(operator, builder.add(op))
+    return builder.add(
+        kind(builder.op_name(operator.name), first, second, builder.tensor_name(operator.name), activation)
+    )
 
 
 def _with_rank(conversion: Conversion, tensor: str, rank: int) -> str:
@@ -57,29 +79,25 @@ def _with_rank(conversion: Conversion, tensor: str, rank: int) -> str:
 def _combine_with_constant(
     operator: FileOperator, conversion: Conversion, place: int, activation: ActivationFunction
 ) -> None:
-    """Add a depthwise 1x1 convolution that scales and shifts every channel."""
+    """Add a convolution that scales and shifts every channel, or every value."""
     operand = conversion.constant(operator, place, "operand").values().astype(np.float64)
-    builder, tensor = conversion.builder, conversion.value(operator, 1 - place)
-    shape = conversion.shape(tensor)
-    n_channels = (shape or (0,))[-1]
-    if operand.size not in {1, n_channels} or (operand.size > 1 and operand.shape[-1] != n_channels):
-        refuse(f"a constant of shape {operand.shape} with an input of shape {shape}, expected one value a channel")
-    scale, offset = _as_scaling(operator.op_type, np.broadcast_to(operand.reshape(-1), (n_channels,)), place)
+    scale, offset = _as_scaling(operator.op_type, operand, place)
+    tensor = conversion.value(operator, 1 - place)
     if tensor in conversion.integers:
         conversion.objections.append(f"{operator.op_type} {operator.name!r} has a constant operand")
-    image = builder.reshape(tensor, (1, int(np.prod(shape[:-1])), n_channels))
-    weight = builder.add_constant(f"{operator.name}.weight", scale.reshape(n_channels, 1, 1, 1))
-    bias = builder.add_constant(f"{operator.name}.bias", offset)
-    name, output = builder.op_name(operator.name), builder.tensor_name(operator.name)
-    op = Conv2d(name, image, weight, bias, output, groups=n_channels, activation=activation)
-    conversion.put(operator, builder.reshape(builder.add(op), shape))
+    scaled = add_scaling(conversion, operator.name, tensor, scale, offset, activation=activation)
+    conversion.put(operator, scaled)
 
 
 def _as_scaling(op_type: str, operand: Array, place: int) -> tuple[Array, Array]:
-    """Return (scale, offset), a value a channel, of scale * x + offset; ``place`` is the constant's."""
-    ones, zeros = np.ones(operand.size), np.zeros(operand.size)
+    """Return (scale, offset) of scale * x + offset, shaped as the constant; ``place`` is the constant's."""
+    ones, zeros = np.ones(operand.shape), np.zeros(operand.shape)
     if op_type == "MUL":
         return operand, zeros
     if op_type == "ADD":
         return ones, operand
-    return (-ones, operand) if place == 0 else (ones, -operand)
+    if op_type == "SUB":
+        return (-ones, operand) if place == 0 else (ones, -operand)
+    if place == 0 or not operand.all():
+        refuse("a division by zero or by what the network computes, expected one by a constant")
+    return 1 / operand, zeros

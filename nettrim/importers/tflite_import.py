@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from nettrim.importers.imported_model import ImportedModel, InputLayout, transpose_note
 from nettrim.importers.refusals import Refusal, refusal_message
 from nettrim.importers.tflite_conversion import Conversion, RefusedOperatorError, UnknownInputError, refuse
-from nettrim.importers.tflite_elementwise import convert_clamp, convert_pair
+from nettrim.importers.tflite_elementwise import convert_clamp, convert_pair, convert_square
 from nettrim.importers.tflite_file import FileGraph, FileOperator, read_tflite
 from nettrim.importers.tflite_functions import (
     convert_function,
@@ -48,6 +48,7 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "DEPTH_TO_SPACE": convert_depth_to_space,
     "DEPTHWISE_CONV_2D": convert_depthwise_conv,
     "DEQUANTIZE": convert_dequantize,
+    "DIV": convert_pair,
     "EXPAND_DIMS": convert_reshape,
     "FULLY_CONNECTED": convert_fully_connected,
     "GATHER": convert_gather,
@@ -76,6 +77,8 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "SPACE_TO_DEPTH": convert_space_to_depth,
     "SPLIT": convert_split,
     "SPLIT_V": convert_split,
+    "SQUARE": convert_square,
+    "SQUARED_DIFFERENCE": convert_square,
     "SQUEEZE": convert_reshape,
     "STRIDED_SLICE": convert_slice,
     "SUB": convert_pair,

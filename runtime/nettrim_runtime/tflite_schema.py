@@ -193,6 +193,7 @@ class BuiltinOptions(enum.IntEnum):  # schema.fbs: union BuiltinOptions
     TRANSPOSE = 26
     REDUCER = 27
     SUB = 28
+    DIV = 29
     SQUEEZE = 30
     STRIDED_SLICE = 32
     PADV2 = 43
@@ -255,7 +256,7 @@ class ConcatenationOptions:  # schema.fbs: table ConcatenationOptions
     FUSED_ACTIVATION_FUNCTION = Field(1, FieldType.INT8)
 
 
-class AddOptions:  # schema.fbs: tables AddOptions, SubOptions and, but for its second field, MulOptions
+class AddOptions:  # schema.fbs: tables AddOptions, SubOptions and, but for the second field, MulOptions, DivOptions
     FUSED_ACTIVATION_FUNCTION = Field(0, FieldType.INT8)
     POT_SCALE_INT16 = Field(1, FieldType.INT8, 1)
 

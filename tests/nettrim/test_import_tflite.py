@@ -282,41 +282,6 @@ def test_a_shape_of_floats_is_refused(tmp_path: Path) -> None:
         load_model(write_file(tmp_path, file.content((entry,), (output,))))
 
 
-@pytest.mark.parametrize("constant_first", [False, True])
-@pytest.mark.parametrize(("code", "options"), [("ADD", "AddOptionsT"), ("SUB", "SubOptionsT"), ("MUL", "MulOptionsT")])
-@pytest.mark.parametrize("shape", [(), (3,), (1, 1, 1, 3)])
-def test_a_constant_operand_scales_and_shifts_channels(
-    tmp_path: Path, code: str, options: str, constant_first: bool, shape: tuple[int, ...]
-) -> None:
-    file = FileWriter()
-    entry, output, constant = (
-        file.activation((1, 4, 5, 3)),
-        file.activation((1, 4, 5, 3)),
-        file.constant(random_floats(*shape)),
-    )
-    places = (constant, entry) if constant_first else (entry, constant)
-    file.add(code, places, output, getattr(published, options), fusedActivationFunction=RELU)
-    assert_runs_as_in_litert(write_file(tmp_path, file.content((entry,), (output,))))
-
-
-def test_a_constant_that_differs_within_a_channel_is_refused(tmp_path: Path) -> None:
-    file = FileWriter()
-    entry, output = file.activation((1, 4, 3)), file.activation((1, 4, 3))
-    file.add("ADD", (entry, file.constant(random_floats(4, 3))), output, published.AddOptionsT)
-    with pytest.raises(UnsupportedOperatorError, match=r"a constant of shape \(4, 3\).*expected one value a channel"):
-        load_model(write_file(tmp_path, file.content((entry,), (output,))))
-
-
-def test_a_vector_is_broadcast_along_an_image(tmp_path: Path) -> None:
-    file = FileWriter()
-    image, vector = file.activation((1, 4, 5, 3)), file.activation((1, 3))
-    axes = file.constant(np.array([1, 2], np.int32))
-    file.add("MEAN", (image, axes), vector, published.ReducerOptionsT)
-    output = file.activation((1, 4, 5, 3))
-    file.add("MUL", (vector, image), output, published.MulOptionsT)
-    assert_runs_as_in_litert(write_file(tmp_path, file.content((image,), (output,))))
-
-
 def test_every_unsupported_operator_is_in_the_one_message(tmp_path: Path) -> None:
     file = FileWriter()
     tensors = [file.activation((1, 6)) for _ in range(6)]
