@@ -65,7 +65,11 @@ SOURCES: dict[type[Op], Sources] = {
     Sub: Sources(("Sub",), ("SUB",), ("Subtract",)),
     Mul: Sources(("Mul", "Div"), ("MUL", "DIV", "SQUARE"), ("Multiply",)),
     Concat: Sources(("Concat",), ("CONCATENATION", "PACK"), ("Concatenate",)),
-    Activation: Sources(("Relu", "Clip"), ("RELU", "RELU6", "RELU_N1_TO_1"), ("ReLU", "Relu", "Relu6")),
+    Activation: Sources(
+        ("Relu", "Clip"),
+        ("RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "MINIMUM", "MAXIMUM"),
+        ("ReLU", "Relu", "Relu6"),
+    ),
     UnaryFunction: Sources(
         ("Sigmoid", "Tanh", "HardSwish", "LeakyRelu", "Gelu"),
         ("LOGISTIC", "TANH", "HARD_SWISH", "LEAKY_RELU", "GELU", "RSQRT"),

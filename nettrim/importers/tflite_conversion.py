@@ -55,6 +55,15 @@ class Value:
     is_lowest: bool = False
 
 
+@dataclass(frozen=True)
+class Clamp:
+    """A tensor cut off below and above."""
+
+    source: str
+    lower: float
+    upper: float
+
+
 @dataclass(frozen=True, eq=False)
 class Integers:
     """What a tensor of the graph is in the file.
@@ -85,6 +94,8 @@ class Conversion:
     ----------
     integers : dict
         By tensor of the graph: activations, weights and biases that are integers in the file.
+    clamps : dict
+        By tensor of the graph: what a bound made of another tensor, for the bound that follows.
     objections : list of str
         Why the graph cannot compute with the file's integers as they are; empty if it can.
     notes : list of str
@@ -95,6 +106,7 @@ class Conversion:
         self.file = file
         self.builder = GraphBuilder(file.source)
         self.integers: dict[str, Integers] = {}
+        self.clamps: dict[str, Clamp] = {}
         self.objections: list[str] = []
         self.notes: list[str] = []
         self._values: dict[int, Value] = {}

@@ -1,4 +1,4 @@
-"""Operators of a .tflite file that work value by value: clamps, and sums, differences, products and quotients."""
+"""Operators of a .tflite file that work value by value: sums, differences, products, quotients."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,11 +14,6 @@ from nettrim_runtime.ops import ActivationFunction, Add, Mul, Pairwise, Sub
 
 Array = npt.NDArray[Any]
 
-CLAMPS = {
-    "RELU": ActivationFunction.RELU,
-    "RELU6": ActivationFunction.RELU6,
-    "RELU_N1_TO_1": ActivationFunction.RELU_N1_TO_1,
-}
 PAIRS: Mapping[str, type[Pairwise]] = {"ADD": Add, "MUL": Mul, "SUB": Sub}
 OPTIONS = {
     "ADD": schema.BuiltinOptions.ADD,
@@ -26,12 +21,6 @@ OPTIONS = {
     "MUL": schema.BuiltinOptions.MUL,
     "SUB": schema.BuiltinOptions.SUB,
 }
-
-
-def convert_clamp(operator: FileOperator, conversion: Conversion) -> None:
-    """RELU, RELU6 and RELU_N1_TO_1, which rescale integers where the scales differ."""
-    tensor = conversion.requantized(operator, conversion.value(operator))
-    conversion.put_carried(operator, (tensor,), conversion.activated(operator, tensor, CLAMPS[operator.op_type]))
 
 
 def convert_pair(operator: FileOperator, conversion: Conversion) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from nettrim.importers.imported_model import ImportedModel, InputLayout, transpose_note
 from nettrim.importers.refusals import Refusal, refusal_message
+from nettrim.importers.tflite_clamps import convert_bounds, convert_clamp
 from nettrim.importers.tflite_conversion import Conversion, RefusedOperatorError, UnknownInputError, refuse
-from nettrim.importers.tflite_elementwise import convert_clamp, convert_pair, convert_square
+from nettrim.importers.tflite_elementwise import convert_pair, convert_square
 from nettrim.importers.tflite_file import FileGraph, FileOperator, read_tflite
 from nettrim.importers.tflite_functions import (
     convert_function,
@@ -57,8 +58,10 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "LEAKY_RELU": convert_leaky_relu,
     "LOGISTIC": convert_function,
     "LOG_SOFTMAX": convert_softmax,
+    "MAXIMUM": convert_bounds,
     "MAX_POOL_2D": convert_pool,
     "MEAN": convert_mean,
+    "MINIMUM": convert_bounds,
     "MUL": convert_pair,
     "PACK": convert_pack,
     "PAD": convert_pad,
@@ -68,6 +71,7 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "REDUCE_MAX": convert_reduce_max,
     "RELU": convert_clamp,
     "RELU6": convert_clamp,
+    "RELU_0_TO_1": convert_bounds,
     "RELU_N1_TO_1": convert_clamp,
     "RESHAPE": convert_reshape,
     "RSQRT": convert_function,
