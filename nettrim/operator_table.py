@@ -51,7 +51,7 @@ class Sources:
 
 
 SOURCES: dict[type[Op], Sources] = {
-    Dense: Sources(("Gemm", "MatMul"), ("FULLY_CONNECTED",), ("Dense",)),
+    Dense: Sources(("Gemm", "MatMul"), ("FULLY_CONNECTED", "BATCH_MATMUL"), ("Dense",)),
     Conv2d: Sources(("Conv",), ("CONV_2D", "DEPTHWISE_CONV_2D"), ("Conv2D", "DepthwiseConv2D")),
     MaxPool2d: Sources(
         ("MaxPool", "GlobalMaxPool"), ("MAX_POOL_2D", "REDUCE_MAX"), ("MaxPooling2D", "GlobalMaxPooling2D")

@@ -48,11 +48,14 @@ class Value:
     ----------
     padding : Padding
         Zeros; of an image that only MAX_POOL_2D reads, the lowest value of its type where ``is_lowest`` says so.
+    has_rows : bool
+        Whether the file has rows of the one sample in the batch's place, between FULLY_CONNECTED and RESHAPE.
     """
 
     tensor: str
     padding: Padding = NO_PADDING
     is_lowest: bool = False
+    has_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -194,17 +197,19 @@ class Conversion:
         """Keep an operator's output that follows from constants."""
         self._keep(operator.outputs[0], constant)
 
-    def put(self, operator: FileOperator, tensor: str, part: int = 0) -> None:
+    def put(self, operator: FileOperator, tensor: str, part: int = 0, *, has_rows: bool = False) -> None:
         """Keep an operator's output, one of several, and the integers that it is in the file."""
-        self._values[operator.outputs[part]] = Value(tensor)
+        self._values[operator.outputs[part]] = Value(tensor, has_rows=has_rows)
         self._note_integers(tensor, self.file.tensors[operator.outputs[part]])
 
-    def put_carried(self, operator: FileOperator, sources: tuple[str, ...], tensor: str, part: int = 0) -> None:
+    def put_carried(
+        self, operator: FileOperator, sources: tuple[str, ...], tensor: str, part: int = 0, *, has_rows: bool = False
+    ) -> None:
         """Keep the output of an operator that moves integers: its inputs' quantisation must be its own."""
         own = integers_of(self.file.tensors[operator.outputs[part]])
         if any(not _same(own, self.integers.get(source)) for source in sources):
             self.objections.append(f"{operator.op_type} {operator.name!r} reads and writes different scales")
-        self.put(operator, tensor, part)
+        self.put(operator, tensor, part, has_rows=has_rows)
 
     def put_view(self, operator: FileOperator, value: Value) -> None:
         """Keep an operator's output that is another name of a value, whatever integers it is."""

@@ -17,7 +17,12 @@ from nettrim.importers.tflite_functions import (
 )
 from nettrim.importers.tflite_integers import integer_graph
 from nettrim.importers.tflite_joins import convert_concatenation, convert_pack
-from nettrim.importers.tflite_layers import convert_conv, convert_depthwise_conv, convert_fully_connected
+from nettrim.importers.tflite_layers import (
+    convert_batch_mat_mul,
+    convert_conv,
+    convert_depthwise_conv,
+    convert_fully_connected,
+)
 from nettrim.importers.tflite_moves import (
     convert_depth_to_space,
     convert_resize_nearest,
@@ -43,6 +48,7 @@ from nettrim_runtime.ops import Transpose
 CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "ADD": convert_pair,
     "AVERAGE_POOL_2D": convert_pool,
+    "BATCH_MATMUL": convert_batch_mat_mul,
     "CONCATENATION": convert_concatenation,
     "CONV_2D": convert_conv,
     "DENSIFY": convert_densify,

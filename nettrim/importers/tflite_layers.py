@@ -1,5 +1,6 @@
-"""Operators of a .tflite file with weights: fully connected, convolution, depthwise convolution."""
+"""Operators of a .tflite file with weights: products with a matrix, convolution, depthwise convolution."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from nettrim.importers.tflite_file import FileOperator
 from nettrim.importers.tflite_windows import added, read_padding, read_size
 from nettrim_runtime import tflite_schema as schema
 from nettrim_runtime.graph import Quantization
-from nettrim_runtime.ops import Conv2d, Dense, Size2d
+from nettrim_runtime.ops import ActivationFunction, Conv2d, Dense, Size2d
 
 Array = npt.NDArray[Any]
 
@@ -60,30 +61,48 @@ class Weights:
 
 
 def convert_fully_connected(operator: FileOperator, conversion: Conversion) -> None:
-    """FULLY_CONNECTED; of several rows (keep_num_dims) a 1x1 convolution."""
+    """FULLY_CONNECTED; of several rows a 1x1 convolution."""
     options = conversion.options(operator, schema.BuiltinOptions.FULLY_CONNECTED)
     activation = fused_activation(options, schema.FullyConnectedOptions.FUSED_ACTIVATION_FUNCTION)
     if options.integer(schema.FullyConnectedOptions.WEIGHTS_FORMAT):
         refuse("its weights are shuffled, expected the default format")
     tensor = conversion.value(operator)
     weights = read_weights(operator, conversion, 2, (0, 1))
-    n_inputs, builder, shape = weights.numbers.shape[1], conversion.builder, conversion.shape(tensor)
-    n_rows, rest = divmod(int(np.prod(shape)), n_inputs)
+    n_inputs, shape = weights.numbers.shape[1], conversion.shape(tensor)
+    n_rows, rest = divmod(math.prod(shape), n_inputs)
     keeps_axes = bool(options.integer(schema.FullyConnectedOptions.KEEP_NUM_DIMS))
-    if rest or n_rows < 1 or (n_rows > 1 and not keeps_axes) or (keeps_axes and shape[-1:] != (n_inputs,)):
+    if rest or n_rows < 1 or (keeps_axes and shape[-1:] != (n_inputs,)):
         refuse(f"its input has shape {shape}, expected {n_inputs} features")
-    output_shape = (*shape[:-1], weights.n_outputs) if keeps_axes else (weights.n_outputs,)
-    source = builder.reshape(tensor, (n_inputs,) if n_rows == 1 else (1, n_rows, n_inputs))
-    if n_rows > 1:
-        weights = _with_shape(weights, (weights.n_outputs, 1, 1, n_inputs))
-        if tensor in conversion.integers:
-            conversion.objections.append(f"FULLY_CONNECTED {operator.name!r} has {n_rows} rows, which rounds once")
-    title, constants = add_constants(operator, conversion, tensor, weights)
-    output = builder.tensor_name(operator.name)
-    layer = Dense if n_rows == 1 else Conv2d
-    result = builder.add(layer(builder.op_name(title), source, *constants, output, activation=activation))
-    conversion.put(operator, result)
-    conversion.put(operator, builder.reshape(result, output_shape))
+    has_rows = conversion.padded_value(operator).has_rows or (n_rows > 1 and not keeps_axes)
+    if has_rows and not conversion.only_read_by(operator, "RESHAPE"):
+        refuse(f"its input has shape {shape}, expected {n_inputs} features, or a RESHAPE of the {n_rows} results")
+    if n_rows > 1 and tensor in conversion.integers:
+        conversion.objections.append(f"FULLY_CONNECTED {operator.name!r} has {n_rows} rows, which rounds once")
+    result = _add_product(operator, conversion, tensor, (weights, activation))
+    axes = shape[:-1] if keeps_axes else (n_rows,) if has_rows else ()
+    conversion.put(operator, conversion.builder.reshape(result, (*axes, weights.n_outputs)), has_rows=has_rows)
+
+
+def convert_batch_mat_mul(operator: FileOperator, conversion: Conversion) -> None:
+    """BATCH_MATMUL of an activation with a constant matrix: a dense layer, of several rows a 1x1 convolution."""
+    options, fields = conversion.options(operator, schema.BuiltinOptions.BATCH_MATMUL), schema.BatchMatMulOptions
+    if options.integer(fields.ADJ_X):
+        refuse("its first factor is transposed, expected the second alone")
+    tensor = conversion.value(operator)
+    constant, shape = conversion.constant(operator, 1, "second factor"), conversion.shape(tensor)
+    rank = constant.numbers.ndim
+    if not 2 <= rank <= len(shape) + 1 or any(size != 1 for size in constant.numbers.shape[:-2]):
+        refuse(f"a second factor of shape {constant.numbers.shape}, expected one matrix")
+    order = (-2, -1) if options.integer(fields.ADJ_Y) else (-1, -2)
+    matrix = tuple(range(rank - 2))
+    weights = read_weights(operator, conversion, rank, (*(axis % rank for axis in order), *matrix))
+    weights = _with_shape(weights, weights.numbers.shape[:2])
+    if shape[-1:] != weights.numbers.shape[1:]:
+        refuse(f"its input has shape {shape}, expected {weights.numbers.shape[1]} features")
+    if tensor in conversion.integers:
+        conversion.objections.append(f"BATCH_MATMUL {operator.name!r} has a constant matrix, which rounds otherwise")
+    result = _add_product(operator, conversion, tensor, (weights, ActivationFunction.NONE))
+    conversion.put(operator, conversion.builder.reshape(result, (*shape[:-1], weights.n_outputs)))
 
 
 def convert_conv(operator: FileOperator, conversion: Conversion) -> None:
@@ -138,6 +157,24 @@ def add_constants(
     if entry is not None and scale is not None and bias_scale is not None:
         _keep_integers(conversion, (entry.type, weights, scale, bias, bias_scale), names)
     return title, names
+
+
+def _add_product(
+    operator: FileOperator, conversion: Conversion, tensor: str, layer: tuple[Weights, ActivationFunction]
+) -> str:
+    """Append a dense layer, of several rows a 1x1 convolution; return its output in whatever shape it has."""
+    weights, activation = layer
+    n_inputs, builder = weights.numbers.shape[1], conversion.builder
+    n_rows = math.prod(conversion.shape(tensor)) // n_inputs
+    source = builder.reshape(tensor, (n_inputs,) if n_rows == 1 else (1, n_rows, n_inputs))
+    if n_rows > 1:
+        weights = _with_shape(weights, (weights.n_outputs, 1, 1, n_inputs))
+    title, constants = add_constants(operator, conversion, tensor, weights)
+    output = builder.tensor_name(operator.name)
+    kind = Dense if n_rows == 1 else Conv2d
+    result = builder.add(kind(builder.op_name(title), source, *constants, output, activation=activation))
+    conversion.put(operator, result)
+    return result
 
 
 def _add_conv(operator: FileOperator, conversion: Conversion, weights: Weights, groups: int, dilation: Size2d) -> None:

@@ -17,16 +17,21 @@ BATCH_SIZE = 1
 
 
 def convert_reshape(operator: FileOperator, conversion: Conversion) -> None:
-    """RESHAPE, SQUEEZE and EXPAND_DIMS: the same values in another shape, each sample's within itself."""
+    """RESHAPE, SQUEEZE and EXPAND_DIMS: the same values in another shape, each sample's within itself.
+
+    Rows of a sample may take the batch's place for a FULLY_CONNECTED.
+    """
     tensor = conversion.value(operator)
     size = math.prod(conversion.shape(tensor))
     wanted = _wanted_shape(operator, conversion)
     if wanted.count(-1) == 1:
         known = math.prod(entry for entry in wanted if entry != -1)
         wanted = [size // max(known, 1) if entry == -1 else entry for entry in wanted]
-    if min(wanted, default=1) < 1 or math.prod(wanted) != size or wanted[:1] != [BATCH_SIZE]:
+    has_rows = len(wanted) == 2 and wanted[0] != BATCH_SIZE and conversion.only_read_by(operator, "FULLY_CONNECTED")
+    if min(wanted, default=1) < 1 or math.prod(wanted) != size or (wanted[:1] != [BATCH_SIZE] and not has_rows):
         refuse(f"it makes {(BATCH_SIZE, *conversion.shape(tensor))} into {tuple(wanted)}, expected the batch in front")
-    conversion.put_carried(operator, (tensor,), conversion.builder.reshape(tensor, tuple(wanted[1:])))
+    reshaped = conversion.builder.reshape(tensor, tuple(wanted if has_rows else wanted[1:]))
+    conversion.put_carried(operator, (tensor,), reshaped, has_rows=has_rows)
 
 
 def convert_quantize(operator: FileOperator, conversion: Conversion) -> None:

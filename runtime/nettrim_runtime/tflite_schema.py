@@ -203,6 +203,7 @@ class BuiltinOptions(enum.IntEnum):  # schema.fbs: union BuiltinOptions
     RESIZE_NEAREST_NEIGHBOR = 74
     LEAKY_RELU = 75
     DEPTH_TO_SPACE = 94
+    BATCH_MATMUL = 101
     GELU = 116
 
 
@@ -245,6 +246,11 @@ class FullyConnectedOptions:  # schema.fbs: table FullyConnectedOptions
     FUSED_ACTIVATION_FUNCTION = Field(0, FieldType.INT8)
     WEIGHTS_FORMAT = Field(1, FieldType.INT8)
     KEEP_NUM_DIMS = Field(2, FieldType.UINT8)
+
+
+class BatchMatMulOptions:  # schema.fbs: table BatchMatMulOptions
+    ADJ_X = Field(0, FieldType.UINT8)
+    ADJ_Y = Field(1, FieldType.UINT8)
 
 
 class SoftmaxOptions:  # schema.fbs: table SoftmaxOptions
