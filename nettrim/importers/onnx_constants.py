@@ -1,14 +1,15 @@
 """Values known before any sample arrives: initializers, and nodes that read nothing else."""
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
-from nettrim.importers.onnx_node import Node, refuse
+from nettrim.importers.onnx_node import Node, RefusedNodeError, refuse
 from nettrim_runtime.errors import ModelFileError
 
 Array = npt.NDArray[Any]
@@ -30,6 +31,16 @@ def read_initializers(model: onnx.ModelProto, source: str) -> dict[str, Array]:
     if model.graph.sparse_initializer:
         raise ModelFileError(f"{source}: the model has sparse initializers, expected dense ones")
     return {tensor.name: _read_tensor(tensor, source) for tensor in model.graph.initializer}
+
+
+def read_constant_nodes(nodes: Iterable[Node], opsets: Sequence[onnx.OperatorSetIdProto]) -> dict[str, Array]:
+    """Return the values of Constant nodes, by name, without those that cannot be evaluated."""
+    found = {}
+    for node in nodes:
+        if node.op_type == "Constant":
+            with contextlib.suppress(RefusedNodeError):
+                found[node.outputs[0]] = fold_node(node, [], opsets)
+    return found
 
 
 def fold_node(node: Node, inputs: Sequence[Array | None], opsets: Sequence[onnx.OperatorSetIdProto]) -> Array:

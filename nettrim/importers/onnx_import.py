@@ -9,7 +9,14 @@ import onnx
 
 from nettrim.importers.imported_model import ImportedModel, transpose_note
 from nettrim.importers.onnx_concat import convert_concat
-from nettrim.importers.onnx_constants import FOLDABLE, all_constant, fold_node, read_initializers, shape_placeholder
+from nettrim.importers.onnx_constants import (
+    FOLDABLE,
+    all_constant,
+    fold_node,
+    read_constant_nodes,
+    read_initializers,
+    shape_placeholder,
+)
 from nettrim.importers.onnx_conversion import Conversion, is_straight
 from nettrim.importers.onnx_elementwise import convert_clip, convert_hard_sigmoid, convert_relu, convert_softmax
 from nettrim.importers.onnx_file import check_onnx, opset_version, parse_onnx
@@ -17,7 +24,7 @@ from nettrim.importers.onnx_functions import convert_function, convert_gelu, con
 from nettrim.importers.onnx_input import add_input, read_input
 from nettrim.importers.onnx_layers import convert_batch_normalization, convert_conv, convert_gemm, convert_mat_mul
 from nettrim.importers.onnx_node import Node, RefusedNodeError, UnknownInputError, read_node, refuse
-from nettrim.importers.onnx_normalization import convert_layer_normalization
+from nettrim.importers.onnx_normalization import convert_layer_normalization, recognise_normalizations
 from nettrim.importers.onnx_pairs import convert_pair, convert_swish
 from nettrim.importers.onnx_recognition import recognise_functions
 from nettrim.importers.onnx_recurrent import convert_recurrent
@@ -119,10 +126,13 @@ def import_onnx(data: bytes, source: str, name: str, input_shape: tuple[int, ...
     output = _only_output(model, source)
     network_input = read_input(model.graph, nodes, source, input_shape)
     constants = read_initializers(model, source)
-    nodes, recognised = recognise_functions(nodes, constants, [output], model.opset_import)
+    known = constants | read_constant_nodes(nodes, model.opset_import)
+    nodes, normalizations = recognise_normalizations(nodes, known, [output])
+    nodes, functions = recognise_functions(nodes, known, [output], model.opset_import)
     reads = Counter([output, *(name for node in nodes for name in node.inputs)])
     conversion = Conversion(source, constants, reads)
-    conversion.rewrites["functions recognised by their values"] += recognised
+    conversion.rewrites["layer normalisations recognised by their form"] += normalizations
+    conversion.rewrites["functions recognised by their values"] += functions
     tensor = add_input(conversion, network_input)
     refusals = _convert_nodes(nodes, conversion, model.opset_import)
     if refusals:

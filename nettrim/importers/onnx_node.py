@@ -1,6 +1,6 @@
 """One ONNX node with its attributes read, and the ways to refuse it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -81,6 +81,16 @@ def axis_place(node: Node, axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         refuse(node, f"axis {axis} of an input with {rank} axes, expected one of them")
     return axis % rank
+
+
+def needed_nodes(nodes: Sequence[Node], outputs: Iterable[str]) -> list[Node]:
+    """Return the nodes that outputs depend on, in their order."""
+    needed, kept = set(outputs), []
+    for node in reversed(nodes):
+        if needed.intersection(node.outputs):
+            needed.update(node.inputs)
+            kept.append(node)
+    return kept[::-1]
 
 
 def read_node(proto: onnx.NodeProto, opset: int) -> Node:

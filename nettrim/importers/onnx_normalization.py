@@ -1,64 +1,132 @@
-"""ONNX LayerNormalization by operators that TFLite has on int8: means, differences, products, one over a root."""
+"""ONNX LayerNormalization, also where a file spells it out: operators that TFLite has on int8."""
 
-from dataclasses import replace
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from nettrim.importers.graph_builder import GraphBuilder
+from nettrim.importers.layer_normalization import add_normalization
+from nettrim.importers.normalization_pattern import Expression, Normalization, expression, find_normalizations
 from nettrim.importers.onnx_conversion import Conversion, Value
 from nettrim.importers.onnx_layers import scale_values
-from nettrim.importers.onnx_node import Node, axis_place, refuse
-from nettrim_runtime.ops import Conv2d, Function, Mul, Sub, UnaryFunction
+from nettrim.importers.onnx_node import Node, axis_place, needed_nodes, refuse
+
+Array = npt.NDArray[Any]
+
+KINDS = {
+    "Add": "add",
+    "Div": "div",
+    "Mul": "mul",
+    "Reciprocal": "reciprocal",
+    "ReduceMean": "mean",
+    "Sqrt": "root",
+    "Sub": "sub",
+}
+POWERS = {2.0: "square", 0.5: "root", -0.5: "inverse root"}
+AXES = "axes"  # of a LayerNormalization that was spelled out; ONNX's own has the first of the last ones
 
 
 def convert_layer_normalization(node: Node, conversion: Conversion) -> None:
     """LayerNormalization over the last axes: (x - mean) / sqrt(variance + epsilon) * scale + bias."""
-    scale = conversion.constant(node, 1, "scale").astype(np.float64)
-    bias = conversion.optional_constant(node, 2, "bias")
     value = conversion.value(node)
-    rank = len(value.shape) + 1
-    axis = axis_place(node, node.integer("axis", -1), rank)
-    size = int(np.prod(value.shape[axis - 1 :])) if axis else 0
-    if axis == 0 or not _lie_together(value, size):
-        refuse(node, f"axis {axis} of {('batch', *value.shape)}, expected values that lie side by side in the graph")
-    tensor = _normalized(node, conversion.builder, value, size)
+    scale, bias = (_read_factors(node, conversion, value, place) for place in (1, 2))
+    axes = _read_axes(node, value)
+    size = int(np.prod([value.shape[axis - 1] for axis in axes])) if 0 not in axes else 0
+    if not size or not _lie_together(value, axes, size):
+        refuse(node, f"axes {axes} of {('batch', *value.shape)}, expected values that lie side by side in the graph")
+    tensor = add_normalization(conversion.builder, node.name, value.tensor, size, node.number("epsilon", 1e-5))
     before = replace(node, outputs=(conversion.between(node, "normalized"),))
     conversion.put(before, tensor, value.positions)
-    offset = np.zeros(()) if bias is None else bias.astype(np.float64)
     after = replace(node, inputs=before.outputs)
-    scale_values(after, conversion, conversion.value(after), scale, offset, what="factors of normalisations")
+    factors = np.ones(()) if scale is None else scale
+    offsets = np.zeros(()) if bias is None else bias
+    scale_values(after, conversion, conversion.value(after), factors, offsets, what="factors of normalisations")
 
 
-def _lie_together(value: Value, size: int) -> bool:
-    """Whether each ``size`` values that are normalised together are a stretch of the graph's tensor."""
-    rows = value.positions.reshape(-1, size)
-    return bool((rows // size == rows[:, :1] // size).all())
+def recognise_normalizations(
+    nodes: Sequence[Node], constants: Mapping[str, Array], outputs: Iterable[str]
+) -> tuple[list[Node], int]:
+    """Return the nodes with each spelled-out layer normalisation as one node, and how many there are.
 
-
-def _normalized(node: Node, builder: GraphBuilder, value: Value, size: int) -> str:
-    """Append (x - mean) / sqrt(variance + epsilon); return it in the shape of the graph's tensor.
-
-    Means are convolutions of equal weights, whose int8 outputs have a scale of their own: a pooling's have its input's.
+    Parameters
+    ----------
+    constants : Mapping
+        Initializers and Constant nodes.
+    outputs : iterable of str
+        What the network computes: other tensors that nothing reads any more go.
     """
-    name, n_rows, shape = node.name, value.positions.size // size, builder.tensors[value.tensor].shape
+    if not any(node.op_type == "ReduceMean" for node in nodes):
+        return list(nodes), 0
+    file = _File({node.outputs[0]: node for node in nodes if len(node.outputs) == 1}, constants)
+    found = find_normalizations(file.nodes, file)
+    changed = [_as_node(node, found[node.outputs[0]]) if node.outputs[0] in found else node for node in nodes]
+    kept = needed_nodes(changed, outputs)
+    count = sum(node.op_type == "LayerNormalization" and AXES in node.attributes for node in kept)
+    return kept if count else list(nodes), count
 
-    def title(part: str) -> tuple[str, str]:
-        return builder.op_name(f"{name}.{part}"), builder.tensor_name(f"{name}.{part}")
 
-    def mean(tensor: str, part: str, offset: float) -> str:
-        weight = builder.add_constant(f"{name}.{part}.weight", np.full((1, 1, 1, size), 1 / size))
-        bias = builder.add_constant(f"{name}.{part}.bias", np.array([offset]))
-        op_name, output = title(part)
-        return builder.add(Conv2d(op_name, tensor, weight, bias, output))
+@dataclass(frozen=True)
+class _File:
+    """The nodes by the tensor that they alone write, as `normalization_pattern.Expressions`."""
 
-    def pair(operator: type[Sub | Mul], first: str, second: str, part: str) -> str:
-        op_name, output = title(part)
-        return builder.add(operator(op_name, first, second, output))
+    nodes: Mapping[str, Node]
+    constants: Mapping[str, Array]
 
-    rows = builder.reshape(value.tensor, (n_rows, 1, size))
-    centred = pair(Sub, rows, mean(rows, "mean", 0.0), "centred")
-    square = pair(Mul, centred, centred, "square")
-    variance = mean(square, "variance", node.number("epsilon", 1e-5))
-    op_name, output = title("inverse")
-    inverse = builder.add(UnaryFunction(op_name, variance, output, Function.RSQRT))
-    return builder.reshape(pair(Mul, centred, inverse, "scaled"), shape)
+    def find(self, name: Hashable) -> Expression | None:
+        node = self.nodes.get(str(name))
+        if node is None:
+            return None
+        kind: str | None = KINDS.get(node.op_type)
+        if node.op_type == "Pow" and len(node.inputs) == 2:
+            return expression(POWERS.get(self.number(node.inputs[1]) or 0.0), node.inputs[:1])
+        return self._mean(node) if kind == "mean" else expression(kind, node.inputs)
+
+    def is_constant(self, name: Hashable) -> bool:
+        return str(name) in self.constants
+
+    def number(self, name: Hashable) -> float | None:
+        values = self.constants.get(str(name))
+        return float(values.reshape(-1)[0]) if values is not None and values.size == 1 else None
+
+    def _mean(self, node: Node) -> Expression | None:
+        axes: Any = node.attributes.get("axes")
+        if len(node.inputs) > 1:
+            axes = self.constants.get(node.inputs[1])
+        if axes is None or not node.integer("keepdims", 1):
+            return None
+        return expression("mean", node.inputs[:1], tuple(int(axis) for axis in np.ravel(axes)))
+
+
+def _as_node(node: Node, found: Normalization) -> Node:
+    inputs = (str(found.source), *("" if each is None else str(each) for each in (found.scale, found.offset)))
+    attributes = {AXES: found.axes, "epsilon": found.epsilon}
+    return replace(node, op_type="LayerNormalization", inputs=inputs, attributes=attributes)
+
+
+def _read_factors(node: Node, conversion: Conversion, value: Value, place: int) -> Array | None:
+    """Return scale or bias, float64, in the shape of the input; None where it is left out."""
+    values = conversion.optional_constant(node, place, ("scale", "bias")[place - 1])
+    if values is None:
+        return None
+    try:
+        spread: Array = np.broadcast_to(values.astype(np.float64), (1, *value.shape))[0]
+    except ValueError:
+        refuse(node, f"a scale or bias of shape {values.shape} for an input of shape {('batch', *value.shape)}")
+    return spread
+
+
+def _read_axes(node: Node, value: Value) -> list[int]:
+    rank = len(value.shape) + 1
+    listed = node.attributes.get(AXES)
+    if listed is not None:
+        return sorted({axis_place(node, axis, rank) for axis in listed})
+    return list(range(axis_place(node, node.integer("axis", -1), rank), rank))
+
+
+def _lie_together(value: Value, axes: Sequence[int], size: int) -> bool:
+    """Whether each ``size`` values that are normalised together are a stretch of the graph's tensor."""
+    behind = np.moveaxis(value.positions, [axis - 1 for axis in axes], range(-len(axes), 0))
+    rows = behind.reshape(-1, size)
+    return bool((rows // size == rows[:, :1] // size).all())

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from nettrim.importers.onnx_constants import all_constant, fold_node
-from nettrim.importers.onnx_node import Node, RefusedNodeError
+from nettrim.importers.onnx_constants import fold_node
+from nettrim.importers.onnx_node import Node, RefusedNodeError, needed_nodes
 from nettrim_runtime.ops import Function, UnaryFunction
 from nettrim_runtime.unary import evaluate
 
@@ -64,7 +64,7 @@ def recognise_functions(
     Parameters
     ----------
     constants : Mapping
-        The initializers.
+        Initializers and Constant nodes.
     outputs : iterable of str
         What the network computes: other tensors that nothing reads any more go.
     """
@@ -74,20 +74,13 @@ def recognise_functions(
     curves: dict[str, dict[str, Array]] = {}  # tensor -> tensor it is a function of -> its values on GRID
     found: list[Node] = []
     for node in nodes:
-        if node.op_type == "Constant" and all_constant(node, {}):
-            scalars |= _scalar(node, opsets)
         known = None
         if node.op_type in POINTWISE:
             curves[node.outputs[0]] = _curves(node, scalars, curves, opsets)
             known = _known(node, curves[node.outputs[0]])
         found.append(known or node)
     count = sum(known is not node for known, node in zip(found, nodes, strict=True))
-    return _needed(found, outputs), count
-
-
-def _scalar(node: Node, opsets: Sequence[onnx.OperatorSetIdProto]) -> dict[str, Array]:
-    values = fold_node(node, [], opsets)
-    return {node.outputs[0]: values} if values.size == 1 else {}
+    return needed_nodes(found, outputs), count
 
 
 def _curves(
@@ -121,12 +114,3 @@ def _known(node: Node, curves: Mapping[str, Array]) -> Node | None:
             if same and node.op_type != spelled.op_type:
                 return replace(node, op_type=spelled.op_type, inputs=(source,), attributes=spelled.attributes)
     return None
-
-
-def _needed(nodes: Sequence[Node], outputs: Iterable[str]) -> list[Node]:
-    needed, kept = set(outputs), []
-    for node in reversed(nodes):
-        if needed.intersection(node.outputs):
-            needed.update(node.inputs)
-            kept.append(node)
-    return kept[::-1]
