@@ -15,12 +15,11 @@ from nettrim_runtime.unary import evaluate
 
 Array = npt.NDArray[Any]
 
-SPELLING = frozenset({"Clip", "Erf", "Exp", "HardSigmoid", "Pow"})  # without one of these nothing is spelled out
+# Without one of these nothing is spelled out.
+SPELLING = frozenset({"Clip", "Erf", "Exp", "HardSigmoid", "Max", "Min", "Pow", "Tanh"})
 POINTWISE = SPELLING | {
     "Add",
     "Div",
-    "Max",
-    "Min",
     "Mul",
     "Neg",
     "Reciprocal",
@@ -28,7 +27,6 @@ POINTWISE = SPELLING | {
     "Sigmoid",
     "Sqrt",
     "Sub",
-    "Tanh",
 }
 GRID = np.concatenate([np.linspace(-7, 7, 281), [-20, 20]]).astype(np.float32)
 TOLERANCE = 2e-5  # float32 at 20, in several steps; the two forms of Gelu differ by 4e-4

@@ -58,6 +58,20 @@ SPELLED: dict[str, tuple[Function, list[onnx.NodeProto]]] = {
             node("Mul", "h g", "y"),
         ],
     ),
+    "Gelu by a tanh of products": (
+        Function.GELU_TANH,
+        [
+            node("Mul", "c c", "p"),
+            node("Mul", "p c", "a"),
+            node("Mul", "cube a", "b"),
+            node("Add", "c b", "d"),
+            node("Mul", "d slope", "e"),
+            node("Tanh", "e", "f"),
+            node("Add", "f one", "g"),
+            node("Mul", "c half", "h"),
+            node("Mul", "h g", "y"),
+        ],
+    ),
     "HardSwish by a HardSigmoid": (
         Function.HARD_SWISH,
         [node("HardSigmoid", "c", "a", alpha=1 / 6, beta=0.5), node("Mul", "c a", "y")],
@@ -69,6 +83,16 @@ SPELLED: dict[str, tuple[Function, list[onnx.NodeProto]]] = {
             node("Clip", "a zero six", "b"),
             node("Div", "b six", "d"),
             node("Mul", "d c", "y"),
+        ],
+    ),
+    "HardSwish by a Min and a Max": (
+        Function.HARD_SWISH,
+        [
+            node("Add", "three c", "a"),
+            node("Max", "a zero", "b"),
+            node("Min", "b six", "d"),
+            node("Mul", "c d", "e"),
+            node("Div", "e six", "y"),
         ],
     ),
     "Sigmoid by an Exp": (
