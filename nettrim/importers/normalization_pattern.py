@@ -5,7 +5,7 @@
 or x * g + (offset - mean(x) * g), which is the same with g = scale / sqrt(...).
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -28,11 +28,11 @@ class Expression:
     """
 
     kind: str
-    inputs: tuple[Hashable, ...]
+    inputs: tuple[str, ...]
     axes: tuple[int, ...] = ()
 
 
-def expression(kind: str | None, inputs: tuple[Hashable, ...], axes: tuple[int, ...] = ()) -> Expression | None:
+def expression(kind: str | None, inputs: tuple[str, ...], axes: tuple[int, ...] = ()) -> Expression | None:
     """Return the expression, None where there is no such kind or another number of inputs."""
     return Expression(kind, inputs, axes) if kind and len(inputs) == N_INPUTS[kind] else None
 
@@ -40,13 +40,13 @@ def expression(kind: str | None, inputs: tuple[Hashable, ...], axes: tuple[int, 
 class Expressions(Protocol):
     """A file's tensors by name."""
 
-    def find(self, name: Hashable) -> Expression | None:
+    def find(self, name: str) -> Expression | None:
         """Return how a tensor is computed, None of any other way."""
 
-    def is_constant(self, name: Hashable) -> bool:
+    def is_constant(self, name: str) -> bool:
         """Whether a tensor is a constant."""
 
-    def number(self, name: Hashable) -> float | None:
+    def number(self, name: str) -> float | None:
         """Return the value of a constant that is one number."""
 
 
@@ -54,16 +54,16 @@ class Expressions(Protocol):
 class Normalization:
     """A layer normalisation over some axes; ``scale`` and ``offset`` name constants, None stands for 1 and 0."""
 
-    source: Hashable
+    source: str
     axes: tuple[int, ...]
     epsilon: float
-    scale: Hashable | None = None
-    offset: Hashable | None = None
+    scale: str | None = None
+    offset: str | None = None
 
 
-def find_normalizations(names: Iterable[Hashable], file: Expressions) -> dict[Hashable, Normalization]:
+def find_normalizations(names: Iterable[str], file: Expressions) -> dict[str, Normalization]:
     """Return what each of some tensors, in the order in which they are computed, normalises, if it does."""
-    found: dict[Hashable, Normalization] = {}
+    found: dict[str, Normalization] = {}
     for name in names:
         normalization = _find(name, file) or _with_factor(name, file, found)
         if normalization is not None:
@@ -71,7 +71,7 @@ def find_normalizations(names: Iterable[Hashable], file: Expressions) -> dict[Ha
     return found
 
 
-def _with_factor(name: Hashable, file: Expressions, found: Mapping[Hashable, Normalization]) -> Normalization | None:
+def _with_factor(name: str, file: Expressions, found: Mapping[str, Normalization]) -> Normalization | None:
     """Return a normalisation that is multiplied with a scale, or to which an offset is added."""
     outer = file.find(name)
     if outer is None or outer.kind not in {"add", "mul"}:
@@ -87,7 +87,7 @@ def _with_factor(name: Hashable, file: Expressions, found: Mapping[Hashable, Nor
     return None
 
 
-def _find(name: Hashable, file: Expressions) -> Normalization | None:
+def _find(name: str, file: Expressions) -> Normalization | None:
     found = file.find(name)
     if found is None:
         return None
@@ -100,12 +100,12 @@ def _find(name: Hashable, file: Expressions) -> Normalization | None:
     return None
 
 
-def _scaled_difference(difference: Hashable, factor: Hashable, file: Expressions) -> Normalization | None:
+def _scaled_difference(difference: str, factor: str, file: Expressions) -> Normalization | None:
     """Return x - mean(x) times one over the root, with or without a scale."""
     return _of_difference(difference, _scaled_inverse_root(factor, file), file)
 
 
-def _sum(product: Hashable, rest: Hashable, file: Expressions) -> Normalization | None:
+def _sum(product: str, rest: str, file: Expressions) -> Normalization | None:
     """Return x * g + (offset - mean(x) * g)."""
     first, second = file.find(product), file.find(rest)
     if first is None or second is None or (first.kind, second.kind) != ("mul", "sub"):
@@ -122,14 +122,14 @@ def _sum(product: Hashable, rest: Hashable, file: Expressions) -> Normalization 
     return None
 
 
-def _of_difference(difference: Hashable, variance: Normalization | None, file: Expressions) -> Normalization | None:
+def _of_difference(difference: str, variance: Normalization | None, file: Expressions) -> Normalization | None:
     """Return the normalisation of x by its variance, if the difference is x - mean(x)."""
     if variance is None or _centred(difference, file) != (variance.source, variance.axes):
         return None
     return variance
 
 
-def _scaled_inverse_root(name: Hashable, file: Expressions) -> Normalization | None:
+def _scaled_inverse_root(name: str, file: Expressions) -> Normalization | None:
     """Return whose variance g = scale / sqrt(variance + epsilon) is of."""
     found = file.find(name)
     if found is None or found.kind != "mul":
@@ -141,7 +141,7 @@ def _scaled_inverse_root(name: Hashable, file: Expressions) -> Normalization | N
     return None
 
 
-def _inverse_root(name: Hashable, file: Expressions) -> Normalization | None:
+def _inverse_root(name: str, file: Expressions) -> Normalization | None:
     """Return whose variance 1 / sqrt(variance + epsilon) is of."""
     found = file.find(name)
     if found is None:
@@ -153,7 +153,7 @@ def _inverse_root(name: Hashable, file: Expressions) -> Normalization | None:
     return _variance_in(name, "inverse root", file)
 
 
-def _variance_in(name: Hashable, kind: str, file: Expressions) -> Normalization | None:
+def _variance_in(name: str, kind: str, file: Expressions) -> Normalization | None:
     """Return whose variance a root is of: mean((x - mean(x))^2) + epsilon."""
     root = file.find(name)
     shifted = file.find(root.inputs[0]) if root is not None and root.kind == kind else None
@@ -168,7 +168,7 @@ def _variance_in(name: Hashable, kind: str, file: Expressions) -> Normalization 
     return None
 
 
-def _squared(name: Hashable, file: Expressions) -> tuple[Hashable, tuple[int, ...]] | None:
+def _squared(name: str, file: Expressions) -> tuple[str, tuple[int, ...]] | None:
     """Return the x and the axes of (x - mean(x))^2."""
     found = file.find(name)
     if found is None:
@@ -181,7 +181,7 @@ def _squared(name: Hashable, file: Expressions) -> tuple[Hashable, tuple[int, ..
     return None
 
 
-def _centred(name: Hashable, file: Expressions) -> tuple[Hashable, tuple[int, ...]] | None:
+def _centred(name: str, file: Expressions) -> tuple[str, tuple[int, ...]] | None:
     """Return the x and the axes of x - mean(x)."""
     found = file.find(name)
     if found is None or found.kind != "sub":
@@ -190,19 +190,19 @@ def _centred(name: Hashable, file: Expressions) -> tuple[Hashable, tuple[int, ..
     return _difference(first, second, file)
 
 
-def _difference(source: Hashable, mean: Hashable, file: Expressions) -> tuple[Hashable, tuple[int, ...]] | None:
+def _difference(source: str, mean: str, file: Expressions) -> tuple[str, tuple[int, ...]] | None:
     found = file.find(mean)
     if found is None or found.kind != "mean" or found.inputs[0] != source:
         return None
     return source, found.axes
 
 
-def _is_mean(name: Hashable, of: Normalization, file: Expressions) -> bool:
+def _is_mean(name: str, of: Normalization, file: Expressions) -> bool:
     found = file.find(name)
     return found is not None and (found.kind, found.inputs[0], found.axes) == ("mean", of.source, of.axes)
 
 
-def _orders(found: Expression) -> Iterator[tuple[Hashable, Hashable]]:
+def _orders(found: Expression) -> Iterator[tuple[str, str]]:
     first, second = found.inputs
     yield first, second
     yield second, first

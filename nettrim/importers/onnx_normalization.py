@@ -1,6 +1,6 @@
 """ONNX LayerNormalization, also where a file spells it out: operators that TFLite has on int8."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,8 +74,8 @@ class _File:
     nodes: Mapping[str, Node]
     constants: Mapping[str, Array]
 
-    def find(self, name: Hashable) -> Expression | None:
-        node = self.nodes.get(str(name))
+    def find(self, name: str) -> Expression | None:
+        node = self.nodes.get(name)
         if node is None:
             return None
         kind: str | None = KINDS.get(node.op_type)
@@ -83,11 +83,11 @@ class _File:
             return expression(POWERS.get(self.number(node.inputs[1]) or 0.0), node.inputs[:1])
         return self._mean(node) if kind == "mean" else expression(kind, node.inputs)
 
-    def is_constant(self, name: Hashable) -> bool:
-        return str(name) in self.constants
+    def is_constant(self, name: str) -> bool:
+        return name in self.constants
 
-    def number(self, name: Hashable) -> float | None:
-        values = self.constants.get(str(name))
+    def number(self, name: str) -> float | None:
+        values = self.constants.get(name)
         return float(values.reshape(-1)[0]) if values is not None and values.size == 1 else None
 
     def _mean(self, node: Node) -> Expression | None:
@@ -100,7 +100,7 @@ class _File:
 
 
 def _as_node(node: Node, found: Normalization) -> Node:
-    inputs = (str(found.source), *("" if each is None else str(each) for each in (found.scale, found.offset)))
+    inputs = (found.source, found.scale or "", found.offset or "")
     attributes = {AXES: found.axes, "epsilon": found.epsilon}
     return replace(node, op_type="LayerNormalization", inputs=inputs, attributes=attributes)
 

@@ -29,6 +29,11 @@ from nettrim.importers.tflite_moves import (
     convert_space_to_depth,
     convert_transpose,
 )
+from nettrim.importers.tflite_normalization import (
+    NormalizationOperator,
+    convert_normalization,
+    recognise_normalizations,
+)
 from nettrim.importers.tflite_padding import convert_pad
 from nettrim.importers.tflite_reductions import convert_mean, convert_reduce_max
 from nettrim.importers.tflite_selection import convert_gather, convert_slice, convert_split, convert_unpack
@@ -125,7 +130,9 @@ def import_tflite(data: bytes, source: str, name: str, input_shape: tuple[int, .
         When operators cannot be carried over: the message names all of them.
     """
     file = read_tflite(data, source)
-    operators, output = _needed_operators(file), _only_output(file)
+    operators = _needed_operators(file.operators, file.outputs)
+    operators = _needed_operators(recognise_normalizations(file, operators), file.outputs)
+    output = _only_output(file)
     conversion = Conversion(file)
     shape = _add_input(conversion, operators, input_shape)
     refusals = _convert(operators, conversion)
@@ -161,14 +168,14 @@ def _transposes(graph: Graph) -> list[str]:
     return [op.name for op in graph.ops if isinstance(op, Transpose)]
 
 
-def _needed_operators(file: FileGraph) -> list[FileOperator]:
+def _needed_operators(operators: Sequence[FileOperator], outputs: Sequence[int]) -> list[FileOperator]:
     """Return the operators that an output depends on, in the file's order."""
-    needed, operators = set(file.outputs), []
-    for operator in reversed(file.operators):
+    needed, kept = set(outputs), []
+    for operator in reversed(operators):
         if needed.intersection(operator.outputs):
             needed.update(operator.inputs[INPUTS_THAT_COUNT.get(operator.op_type, slice(None))])
-            operators.append(operator)
-    return operators[::-1]
+            kept.append(operator)
+    return kept[::-1]
 
 
 def _only_output(file: FileGraph) -> int:
@@ -226,7 +233,10 @@ def _convert(operators: Sequence[FileOperator], conversion: Conversion) -> list[
                 refuse(f"it has {len(operator.outputs)} outputs, expected one")
             if any(conversion.find(output) is not None for output in operator.outputs):
                 raise ModelFileError(f"{conversion.file.source}: tensor {operator.name!r} is written twice")
-            CONVERTERS[operator.op_type](operator, conversion)
+            if isinstance(operator, NormalizationOperator):
+                convert_normalization(operator, conversion)
+            else:
+                CONVERTERS[operator.op_type](operator, conversion)
         except RefusedOperatorError as error:
             refusals.append(Refusal(operator.op_type, operator.name, str(error)))
         except UnknownInputError:
