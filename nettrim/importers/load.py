@@ -103,8 +103,9 @@ def load_model(
         return _load_keras(request, read_keras_h5(path))
     if kind is FileKind.KERAS_ZIP:
         return _load_keras(request, read_keras_zip(path))
-    read = import_tflite if kind is FileKind.TFLITE else import_onnx
-    return read(path.read_bytes(), str(path), path.stem, input_shape)
+    if kind is FileKind.TFLITE:
+        return import_tflite(path.read_bytes(), str(path), path.stem, input_shape)
+    return import_onnx(path.read_bytes(), str(path), path.stem, input_shape, folder=path.parent)
 
 
 def _load_torch(request: _Request) -> ImportedModel:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -101,7 +102,14 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
 MANY_OUTPUTS = frozenset({"Split", "GRU", "LSTM"})
 
 
-def import_onnx(data: bytes, source: str, name: str, input_shape: tuple[int, ...] | None = None) -> ImportedModel:
+def import_onnx(
+    data: bytes,
+    source: str,
+    name: str,
+    input_shape: tuple[int, ...] | None = None,
+    *,
+    folder: Path | None = None,
+) -> ImportedModel:
     """Return the network in ONNX bytes.
 
     Parameters
@@ -112,6 +120,8 @@ def import_onnx(data: bytes, source: str, name: str, input_shape: tuple[int, ...
         The graph's name.
     input_shape : tuple of int, optional
         The shape of one sample, where the file leaves it open.
+    folder : Path, optional
+        Where the file lies, and others with its weights may.
 
     Raises
     ------
@@ -120,7 +130,7 @@ def import_onnx(data: bytes, source: str, name: str, input_shape: tuple[int, ...
     UnsupportedOperatorError
         When nodes cannot be carried over: the message names all of them.
     """
-    model = parse_onnx(data, source)
+    model = parse_onnx(data, source, folder)
     nodes = _needed_nodes(model)
     _check(model, nodes, source)
     output = _only_output(model, source)

@@ -175,33 +175,6 @@ def test_opset_6_is_refused(tmp_path: Path) -> None:
         load_model(path)
 
 
-def test_weights_in_another_file_are_refused_unopened(tmp_path: Path) -> None:
-    path = write_onnx(tmp_path / "m.onnx", MLP, ["N", 6], MLP_CONSTANTS)
-    model = onnx.load(path)
-    weight = model.graph.initializer[0]
-    weight.ClearField("raw_data")
-    weight.data_location = TensorProto.EXTERNAL
-    weight.external_data.add(key="location", value="../../etc/passwd")
-    path.write_bytes(model.SerializeToString())
-    with pytest.raises(ModelFileError, match="tensor 'w' lies in another file, which nettrim does not open"):
-        load_model(path)
-
-
-def test_weights_in_another_file_are_refused_inside_attributes_too(tmp_path: Path) -> None:
-    values = helper.make_tensor("hidden", TensorProto.FLOAT, [1], [0.0])
-    values.ClearField("float_data")
-    values.data_location = TensorProto.EXTERNAL
-    values.external_data.add(key="location", value="/etc/passwd")
-    nodes = [node("Constant", "", "w", value=values), node("Add", "x w", "y")]
-    path = write_onnx(tmp_path / "m.onnx", [node("Relu", "x", "y")], ["N", 6], {})
-    model = onnx.load(path)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    path.write_bytes(model.SerializeToString())
-    with pytest.raises(ModelFileError, match="tensor 'hidden' lies in another file"):
-        load_model(path)
-
-
 def test_initializer_that_holds_too_little_is_refused(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", MLP, ["N", 6], MLP_CONSTANTS)
     model = onnx.load(path)
