@@ -31,17 +31,19 @@ class GraphBuilder:
         self.tensors: dict[str, Tensor] = {}
         self._ops: dict[str, Op] = {}  # by the tensor they write, in execution order
         self._op_names: set[str] = set()
+        self._op_numbers: dict[str, int] = {}  # the next one to try behind a name
+        self._tensor_numbers: dict[str, int] = {}
         self._reshaped: dict[tuple[str, tuple[int, ...]], str] = {}
 
     def op_name(self, wanted: str) -> str:
         """Return a name that no operator has yet, and keep it."""
-        name = _unused(wanted, self._op_names)
+        name = _unused(wanted, self._op_names, self._op_numbers)
         self._op_names.add(name)
         return name
 
     def tensor_name(self, wanted: str) -> str:
         """Return a name that no tensor has yet."""
-        return _unused(wanted, self.tensors)
+        return _unused(wanted, self.tensors, self._tensor_numbers)
 
     def add_input(self, wanted: str, shape: tuple[int, ...]) -> str:
         """Add an activation that no operator writes; return its name."""
@@ -122,13 +124,12 @@ class GraphBuilder:
         return tensor.name
 
 
-def _unused(wanted: str, taken: Container[str]) -> str:
-    return next(name for name in _candidates(wanted) if name not in taken)
-
-
-def _candidates(wanted: str) -> Iterable[str]:
-    yield wanted
-    number = 2
-    while True:
-        yield f"{wanted}_{number}"
+def _unused(wanted: str, taken: Container[str], numbers: dict[str, int]) -> str:
+    """Return a name that is not taken: the one wanted, or that with the next number behind it."""
+    if wanted not in taken:
+        return wanted
+    number = numbers.get(wanted, 2)
+    while f"{wanted}_{number}" in taken:
         number += 1
+    numbers[wanted] = number
+    return f"{wanted}_{number}"

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from nettrim.importers.onnx_conversion import Conversion
 from nettrim.importers.onnx_node import Node, axis_place, refuse
-from nettrim.importers.onnx_windows import LARGEST_STEP
+from nettrim.importers.window_limits import LARGEST_STEP
 from nettrim_runtime.moves import nearest_pixels
 from nettrim_runtime.ops import NearestRule, ResizeNearest, Size2d
 

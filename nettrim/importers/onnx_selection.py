@@ -10,7 +10,7 @@ import numpy.typing as npt
 from nettrim.importers.onnx_conversion import Conversion, Value
 from nettrim.importers.onnx_node import Node, axis_place, refuse
 from nettrim.importers.onnx_transposes import natural_order
-from nettrim.importers.onnx_windows import LARGEST_PADDING
+from nettrim.importers.window_limits import LARGEST_PADDING
 from nettrim_runtime.ops import Padding, Slice
 
 Array = npt.NDArray[Any]

@@ -8,8 +8,9 @@ import numpy.typing as npt
 from nettrim.importers.onnx_conversion import Conversion, Value
 from nettrim.importers.onnx_layers import layer_title, require_floats
 from nettrim.importers.onnx_node import Node, refuse
-from nettrim.importers.onnx_windows import LARGEST_PADDING, LARGEST_STEP, image_shape, read_size
+from nettrim.importers.onnx_windows import image_shape, read_size
 from nettrim.importers.sub_pixel import MOST_VALUES, filled_size, sub_pixel_convolution
+from nettrim.importers.window_limits import LARGEST_PADDING, LARGEST_STEP
 from nettrim_runtime.ops import Conv2d, Size2d, Slice
 
 Array = npt.NDArray[Any]

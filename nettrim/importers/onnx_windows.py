@@ -8,6 +8,7 @@ import numpy.typing as npt
 from nettrim.importers.onnx_conversion import Conversion, Value, is_straight
 from nettrim.importers.onnx_node import Node, axis_place, refuse
 from nettrim.importers.onnx_transposes import natural_order
+from nettrim.importers.window_limits import LARGEST_PADDING, LARGEST_STEP
 from nettrim_runtime.ops import (
     NO_PADDING,
     UNIT,
@@ -22,9 +23,6 @@ from nettrim_runtime.ops import (
 )
 
 Array = npt.NDArray[Any]
-
-LARGEST_STEP = 1 << 15  # of filters, strides and dilations: what 16-bit fields of boards' kernels hold
-LARGEST_PADDING = 1 << 10  # far above any filter, and a padded image still fits the memory
 
 
 def convert_max_pool(node: Node, conversion: Conversion) -> None:

@@ -2,7 +2,7 @@
 
 from nettrim.importers.tflite_conversion import Conversion, refuse
 from nettrim.importers.tflite_file import FileOperator
-from nettrim.importers.tflite_windows import LARGEST_STEP
+from nettrim.importers.window_limits import LARGEST_STEP
 from nettrim_runtime import tflite_schema as schema
 from nettrim_runtime.ops import NearestRule, ResizeNearest, Size2d, Transpose
 

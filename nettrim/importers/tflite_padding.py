@@ -8,7 +8,8 @@ import numpy.typing as npt
 from nettrim.importers.tflite_constants import Constant
 from nettrim.importers.tflite_conversion import Conversion, Value, integers_of, refuse
 from nettrim.importers.tflite_file import FileOperator
-from nettrim.importers.tflite_windows import LARGEST_PADDING, added
+from nettrim.importers.tflite_windows import added
+from nettrim.importers.window_limits import LARGEST_PADDING
 from nettrim_runtime.ops import Pad, Padding
 
 Array = npt.NDArray[Any]

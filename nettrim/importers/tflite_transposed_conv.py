@@ -7,7 +7,8 @@ from nettrim.importers.tflite_conversion import Conversion, fused_activation, re
 from nettrim.importers.tflite_file import FileOperator
 from nettrim.importers.tflite_layers import add_constants, read_weights
 from nettrim.importers.tflite_moves import put_blocks
-from nettrim.importers.tflite_windows import LARGEST_PADDING, read_padding, read_size
+from nettrim.importers.tflite_windows import read_padding, read_size
+from nettrim.importers.window_limits import LARGEST_PADDING
 from nettrim_runtime import tflite_schema as schema
 from nettrim_runtime.ops import UNIT, Conv2d, Size2d, Slice
 

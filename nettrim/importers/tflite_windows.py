@@ -3,11 +3,9 @@
 from nettrim.importers.flatbuffer import Table
 from nettrim.importers.tflite_conversion import Conversion, fused_activation, refuse
 from nettrim.importers.tflite_file import FileOperator
+from nettrim.importers.window_limits import LARGEST_PADDING, LARGEST_STEP
 from nettrim_runtime import tflite_schema as schema
 from nettrim_runtime.ops import NO_PADDING, UNIT, AveragePool2d, MaxPool2d, Padding, Size2d, same_padding, window_count
-
-LARGEST_STEP = 1 << 15  # of filters, strides and dilations: what 16-bit fields of boards' kernels hold
-LARGEST_PADDING = 1 << 10  # far above any filter, and a padded image still fits the memory
 
 
 def convert_pool(operator: FileOperator, conversion: Conversion) -> None:
