@@ -1,4 +1,4 @@
-"""A state dict with the user's own module: loaded into it and exported to ONNX bytes."""
+"""A state dict with the user's own module: loaded into it."""
 
 import importlib.util
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nettrim.importers.torch_export import export_module, first_line
+from nettrim.importers.torch_export import first_line
 from nettrim.importers.torch_library import import_torch
 from nettrim_runtime.errors import ModelFileError
 
@@ -14,8 +14,8 @@ TRAINING_COUNTER = "num_batches_tracked"  # of batch normalisations; state dicts
 NAMES_SHOWN = 5
 
 
-def export_with_module(path: Path, state: Mapping[str, Any], arch: str, input_shape: tuple[int, ...]) -> bytes:
-    """Return ONNX bytes of the module that ``arch`` makes, with a state dict loaded into it.
+def load_with_state(path: Path, state: Mapping[str, Any], arch: str) -> Any:
+    """Return the torch.nn.Module that ``arch`` makes, with a state dict loaded into it, in evaluation mode.
 
     The Python file runs: it is the user's own, named on the command line.
 
@@ -27,17 +27,15 @@ def export_with_module(path: Path, state: Mapping[str, Any], arch: str, input_sh
         Every parameter and buffer of the module.
     arch : str
         "FILE.py:FACTORY"; FACTORY() returns a torch.nn.Module.
-    input_shape : tuple of int
-        The shape of one sample, without the batch axis.
 
     Raises
     ------
     ModelFileError
-        When the file or the factory fails, the state dict does not fit, or torch cannot export the module.
+        When the file or the factory fails, or the state dict does not fit.
     """
     module = load_module(arch)
     _load_state(path, module, state, arch)
-    return export_module(path, module.eval(), input_shape)
+    return module.eval()
 
 
 def load_module(arch: str) -> Any:

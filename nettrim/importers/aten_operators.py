@@ -15,6 +15,7 @@ LAYERS = frozenset(
         *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d"),
         *("upsample_bicubic2d", "upsample_trilinear3d", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d"),
         *("_upsample_nearest_exact3d", "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa", "_upsample_lanczos2d_aa"),
+        *("gru", "lstm", "embedding"),
     }
 )
 ACTIVATIONS = frozenset(
@@ -41,13 +42,14 @@ SHAPES = frozenset(
         *("sym_size", "lift_fresh_copy"),
     }
 )
-TENSOR_OPERATORS = LAYERS | ACTIVATIONS | ARITHMETIC | SHAPES
+CONSTANTS = frozenset({"zeros", "zeros_like", "new_zeros", "arange"})  # first states, places in a sequence
+TENSOR_OPERATORS = LAYERS | ACTIVATIONS | ARITHMETIC | SHAPES | CONSTANTS
 SCRIPT_HELPERS = frozenset(  # of TorchScript's numbers, lists, text and control flow
     {
         *("NumToTensor", "RaiseException", "__and__", "__contains__", "__derive_index", "__getitem__", "__is__"),
         *("__isnot__", "__not__", "__or__", "__range_length", "annotate", "append", "dim", "dtype", "device", "eq"),
         *("floordiv", "format", "ge", "greater", "gt", "le", "len", "less", "list", "lt", "mode", "name", "ne"),
-        *("range", "remainder", "set", "str", "stride", "tensor", "unchecked_cast", "warn", "zeros", "Int", "Float"),
+        *("range", "remainder", "set", "str", "stride", "tensor", "unchecked_cast", "warn", "Int", "Float", "cpu"),
         *(
             "Bool",
             "int",
@@ -59,6 +61,7 @@ SCRIPT_HELPERS = frozenset(  # of TorchScript's numbers, lists, text and control
             "numel",
             "is_floating_point",
         ),
-        *("gru", "lstm", "norm", "index", "copy", "data", "values", "keys", "items", "sort", "type"),
+        *("norm", "index", "index_select", "copy", "data", "values", "keys", "items", "sort", "type", "equal"),
+        *("layout", "pin_memory"),
     }
 )

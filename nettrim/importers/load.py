@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nettrim.importers.architecture import export_with_module
+from nettrim.importers.architecture import load_with_state
 from nettrim.importers.aten_program import ArchivedModule, open_export_archive
 from nettrim.importers.file_kind import FileKind, identify
 from nettrim.importers.graph_builder import Array
@@ -19,9 +19,10 @@ from nettrim.importers.linear_chain import NotAChain, build_linear_chain, descri
 from nettrim.importers.onnx_import import import_onnx
 from nettrim.importers.safetensors_file import float_values, read_safetensors
 from nettrim.importers.tflite_import import import_tflite
-from nettrim.importers.torch_export import export_module, export_script
+from nettrim.importers.torch_export import EXAMPLE_BATCH, export_module, export_script
 from nettrim.importers.torch_file import PickledModule, float_array, read_torch_file
 from nettrim.importers.torch_library import import_torch
+from nettrim.importers.torch_network import ExportedModule, import_exported
 from nettrim.importers.torchscript import read_torchscript
 from nettrim_runtime.errors import ModelFileError
 
@@ -115,7 +116,8 @@ def _load_torch(request: _Request) -> ImportedModel:
         _refuse_arch(request)
         told = content.input_shape if request.input_shape is None else None
         shape = told or _needed_shape(request, "a pickled module")
-        model = import_onnx(export_module(path, content.module, shape), str(path), path.stem, shape)
+        data = export_module(path, content.module, shape)
+        model = import_exported(path, ExportedModule(content.module, data, shape), shape)
         return _described(model, MODULE_FORMAT, *content.notes, "module exported to ONNX")
     tensors = content.tensors
     weights = _Weights(
@@ -133,7 +135,8 @@ def _load_export_archive(request: _Request) -> ImportedModel:
     archived = open_export_archive(path, trust_pickle=request.trust_pickle)
     shape = _archived_shape(request, archived)
     data = export_module(path, archived.module, shape, has_open_batch=archived.has_open_batch)
-    model = import_onnx(data, str(path), path.stem, request.input_shape)
+    exported = ExportedModule(archived.module, data, shape, EXAMPLE_BATCH if archived.has_open_batch else 1)
+    model = import_exported(path, exported, request.input_shape)
     return _described(model, EXPORT_FORMAT, *archived.notes, "export archive exported to ONNX")
 
 
@@ -152,7 +155,7 @@ def _archived_shape(request: _Request, archived: ArchivedModule) -> tuple[int, .
 def _load_torchscript(request: _Request) -> ImportedModel:
     path, shape = request.path, _needed_shape(request, "TorchScript")
     module, notes = read_torchscript(path, trust_pickle=request.trust_pickle)
-    model = import_onnx(export_script(path, module, shape), str(path), path.stem, shape)
+    model = import_exported(path, ExportedModule(module, export_script(path, module, shape), shape), shape)
     return _described(model, TORCHSCRIPT_FORMAT, *notes, "TorchScript exported to ONNX")
 
 
@@ -196,8 +199,9 @@ def _load_weights(request: _Request, weights: _Weights) -> ImportedModel:
 
 def _load_with_module(request: _Request, arch: str, weights: _Weights) -> ImportedModel:
     path, shape = request.path, _needed_shape(request, "--arch")
-    data = export_with_module(path, weights.as_tensors(), arch, shape)
-    model = import_onnx(data, f"{path} with --arch {arch}", path.stem, shape)
+    module = load_with_state(path, weights.as_tensors(), arch)
+    exported = ExportedModule(module, export_module(path, module, shape), shape)
+    model = import_exported(path, exported, shape, f"{path} with --arch {arch}")
     note = f"weights loaded into the module of {arch} and exported to ONNX"
     return _described(model, weights.format, *weights.notes, note)
 

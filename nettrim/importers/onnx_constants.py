@@ -15,7 +15,7 @@ from nettrim_runtime.errors import ModelFileError
 Array = npt.NDArray[Any]
 
 REARRANGING = {"Constant", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Transpose", "Unsqueeze"}
-COMPUTING = {"Add", "Cast", "Concat", "ConstantOfShape", "Div", "Expand", "Gather", "Mul", "Slice", "Sub"}
+COMPUTING = {"Add", "Cast", "Concat", "ConstantOfShape", "Div", "Expand", "Gather", "Mul", "Range", "Slice", "Sub"}
 FOLDABLE = frozenset(REARRANGING | COMPUTING)
 MAX_FOLDED_VALUES = 1 << 26  # keeps a few bytes of ConstantOfShape from filling the memory
 
@@ -95,6 +95,9 @@ def _largest_result(node: Node, inputs: Sequence[Array | None]) -> int:
         return math.prod(int(size) for size in arrays[0].ravel()[:32]) if arrays else 0
     if node.op_type == "Expand" and len(arrays) == 2:
         return arrays[0].size * math.prod(int(size) for size in arrays[1].ravel()[:32])
+    if node.op_type == "Range" and len(arrays) == 3:
+        start, limit, delta = (float(values.ravel()[0]) if values.size else 0.0 for values in arrays)
+        return int(max(0.0, min((limit - start) / delta, 2.0 * MAX_FOLDED_VALUES))) if delta else 0
     if node.op_type in {"Cast", "Concat", "Slice"}:
         return sum(values.size for values in arrays)
     return math.prod(max(values.size, 1) for values in arrays)  # broadcasting and gathering give no more

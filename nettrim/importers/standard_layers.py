@@ -7,7 +7,8 @@ from typing import Any
 from nettrim_runtime.errors import ModelFileError
 
 # Each is unpickled by Module.__setstate__, which fills the attributes, or by one that only adds missing ones; none
-# evaluates text, imports modules or opens files when it runs. Read in torch 2.13's torch/nn/modules.
+# evaluates text, imports modules or opens files when it runs: read in torch 2.13's torch/nn/modules. That of GRU and
+# LSTM collects attributes by the names of the weights.
 STANDARD_LAYERS = (
     *("Sequential", "Identity", "Flatten", "Unflatten", "Linear", "Conv1d", "Conv2d"),
     *("BatchNorm1d", "BatchNorm2d", "LayerNorm", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d"),
@@ -17,7 +18,10 @@ STANDARD_LAYERS = (
     *("ReLU", "ReLU6", "LeakyReLU", "PReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Softplus", "Softsign"),
     *("Sigmoid", "Tanh", "Hardtanh", "Hardsigmoid", "Hardswish", "Hardshrink", "Softshrink", "Tanhshrink", "Threshold"),
     *("LogSigmoid", "Softmax", "Softmax2d", "LogSoftmax", "Softmin", "Upsample", "PixelShuffle", "ChannelShuffle"),
+    *("GRU", "LSTM", "Embedding"),
 )
+RECURRENT = ("GRU", "LSTM")
+RECURRENT_NOTE = "the last states of its GRU or LSTM are left out, its outputs at all steps are kept"
 PASSING = ("Identity", "Flatten", "Dropout")  # what may stand before the first layer
 MAX_PARTS, MAX_LEVELS = 10_000, 64  # ResNet-152 has 500 parts in 5 levels
 HOOKS = "_hooks"  # how the attributes end that hold functions which run with the module
@@ -39,10 +43,28 @@ def check_layers(path: Path, torch: Any, module: Any) -> None:
     """
     allowed = standard_layers(torch)
     for names, part in _parts(path, module, allowed):
+        name = ".".join(map(str, names))
         finding = next(_findings(part, allowed), None)
         if finding:
-            name = ".".join(map(str, names))
             raise ModelFileError(f"{path}: part {name!r} {finding}, expected layers of torch.nn alone")
+        if isinstance(part, torch.nn.Embedding):
+            raise ModelFileError(
+                f"{path}: part {name!r} is an Embedding, which looks up whole numbers, expected a network that takes"
+                " floats; save the layers behind it alone and give what it looks up as samples"
+            )
+        if isinstance(part, _recurrent(torch)) and vars(part).get("batch_first") is not True:
+            raise ModelFileError(
+                f"{path}: part {name!r} is a {type(part).__name__} that takes its steps before the batch, expected"
+                " batch_first=True"
+            )
+
+
+def keep_outputs(torch: Any, module: Any) -> tuple[str, ...]:
+    """Let GRU and LSTM layers, checked, return their outputs without their last states; return a note."""
+    found = [part for part in module.modules() if isinstance(part, _recurrent(torch))]
+    for part in found:
+        part.register_forward_hook(lambda _part, _inputs, output: output[0])
+    return (RECURRENT_NOTE,) if found else ()
 
 
 def first_features(torch: Any, module: Any) -> tuple[int, ...] | None:
@@ -51,6 +73,10 @@ def first_features(torch: Any, module: Any) -> tuple[int, ...] | None:
     leaves = (part for part in module.modules() if not isinstance(part, torch.nn.Sequential))
     first = next((part for part in leaves if not isinstance(part, passing)), None)
     return (int(first.weight.shape[1]),) if isinstance(first, torch.nn.Linear) else None
+
+
+def _recurrent(torch: Any) -> tuple[Any, ...]:
+    return tuple(getattr(torch.nn, name) for name in RECURRENT)
 
 
 def _parts(path: Path, module: Any, allowed: list[Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:

@@ -42,7 +42,7 @@ def export_module(path: Path, module: Any, input_shape: tuple[int, ...], *, has_
     shapes = ({0: torch.export.Dim("batch")},) if has_open_batch else None
     example = _example(torch, path, input_shape, EXAMPLE_BATCH if has_open_batch else 1)
     buffer = io.BytesIO()
-    with _reported(path, input_shape), _quiet():
+    with reported(path, input_shape), quiet():
         program = torch.onnx.export(
             module, (example,), dynamo=True, external_data=False, verbose=False, dynamic_shapes=shapes
         )
@@ -70,7 +70,7 @@ def export_script(path: Path, module: Any, input_shape: tuple[int, ...]) -> byte
     torch = import_torch(path)
     example = _example(torch, path, input_shape, EXAMPLE_BATCH)
     buffer = io.BytesIO()
-    with _reported(path, input_shape), _quiet():
+    with reported(path, input_shape), quiet():
         torch.onnx.export(
             module,
             (example,),
@@ -105,7 +105,7 @@ def _example(torch: Any, path: Path, input_shape: tuple[int, ...], batch: int) -
 
 
 @contextlib.contextmanager
-def _reported(path: Path, input_shape: tuple[int, ...]) -> Iterator[None]:
+def reported(path: Path, input_shape: tuple[int, ...]) -> Iterator[None]:
     """Turn whatever the exporter raises into one line."""
     try:
         yield
@@ -117,7 +117,7 @@ def _reported(path: Path, input_shape: tuple[int, ...]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporters' own remarks, which concern torch's developers, off the terminal."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

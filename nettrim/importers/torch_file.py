@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nettrim.importers.file_kind import STATE_DICT_ADVICE
 from nettrim.importers.memory_limit import FLOAT_BYTES, ByteTotal
-from nettrim.importers.standard_layers import check_layers, first_features, standard_layers
+from nettrim.importers.standard_layers import check_layers, first_features, keep_outputs, standard_layers
 from nettrim.importers.torch_export import first_line
 from nettrim.importers.torch_library import import_torch
 from nettrim_runtime.errors import ModelFileError
@@ -80,6 +80,7 @@ def read_torch_file(path: Path, *, trust_pickle: bool) -> StateDict | PickledMod
     if module is not None:
         if not trust_notes:
             check_layers(path, torch, module)
+            notes = (*notes, *keep_outputs(torch, module))
         return _prepared(path, torch, module, (*trust_notes, *notes))
     found, notes = _find(content, _is_state, "state dict")
     if found is None:

@@ -116,7 +116,7 @@ def test_batch_normalization_behind_a_concat_becomes_a_depthwise_convolution(tmp
 @pytest.mark.parametrize(
     ("join", "reason"),
     [
-        ("Concat a a 0", "axis 0 of .* expected an axis after the batch"),
+        ("Concat a a 0", "axis 0 of .* expected an axis other than the batch"),
         ("Concat a constant 1", "it works on a constant, expected an activation"),
     ],
 )

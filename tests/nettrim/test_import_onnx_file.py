@@ -184,10 +184,18 @@ def test_initializer_that_holds_too_little_is_refused(tmp_path: Path) -> None:
         load_model(path)
 
 
-@pytest.mark.parametrize("huge", [node("ConstantOfShape", "shape", "c"), node("Expand", "one shape", "c")])
+@pytest.mark.parametrize(
+    "huge",
+    [
+        node("ConstantOfShape", "shape", "c"),
+        node("Expand", "one shape", "c"),
+        node("Range", "first far step", "c"),
+    ],
+)
 def test_few_bytes_cannot_ask_for_a_huge_constant_or_activation(tmp_path: Path, huge: onnx.NodeProto) -> None:
     nodes = [huge, node("Add", "x c", "y")]
     constants = {"shape": np.array([1 << 20, 1 << 20]), "one": np.float32([1])}
+    constants |= {"first": np.float32(0), "far": np.float32(1 << 40), "step": np.float32(1)}
     path = write_onnx(tmp_path / "m.onnx", [node("Relu", "x", "y")], ["N", 4], constants)
     model = onnx.load(path)
     del model.graph.node[:]
