@@ -63,7 +63,7 @@ SOURCES: dict[type[Op], Sources] = {
     ),
     Add: Sources(("Add",), ("ADD",), ("Add",)),
     Sub: Sources(("Sub",), ("SUB",), ("Subtract",)),
-    Mul: Sources(("Mul", "Div"), ("MUL", "DIV", "SQUARE"), ("Multiply",)),
+    Mul: Sources(("Mul", "Div", "Neg"), ("MUL", "DIV", "SQUARE"), ("Multiply",)),
     Concat: Sources(("Concat",), ("CONCATENATION", "PACK"), ("Concatenate",)),
     Activation: Sources(
         ("Relu", "Clip"),

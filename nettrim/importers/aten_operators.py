@@ -15,7 +15,7 @@ LAYERS = frozenset(
         *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d"),
         *("upsample_bicubic2d", "upsample_trilinear3d", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d"),
         *("_upsample_nearest_exact3d", "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa", "_upsample_lanczos2d_aa"),
-        *("gru", "lstm", "embedding"),
+        *("gru", "lstm", "embedding", "conv_transpose1d", "conv_transpose2d"),
     }
 )
 ACTIVATIONS = frozenset(
@@ -37,7 +37,20 @@ ARITHMETIC = frozenset(
 SHAPES = frozenset(
     {
         *("flatten", "unflatten", "view", "_unsafe_view", "reshape", "permute", "transpose", "squeeze", "unsqueeze"),
-        *("contiguous", "clone", "alias", "detach", "to", "_to_copy", "float", "type_as", "cat", "concat", "stack"),
+        *(
+            "contiguous",
+            "clone",
+            "alias",
+            "detach",
+            "detach_",
+            "to",
+            "_to_copy",
+            "float",
+            "type_as",
+            "cat",
+            "concat",
+            "stack",
+        ),
         *("chunk", "split", "split_with_sizes", "slice", "select", "pad", "constant_pad_nd", "expand", "size"),
         *("sym_size", "lift_fresh_copy"),
     }

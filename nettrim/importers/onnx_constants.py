@@ -15,7 +15,20 @@ from nettrim_runtime.errors import ModelFileError
 Array = npt.NDArray[Any]
 
 REARRANGING = {"Constant", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Transpose", "Unsqueeze"}
-COMPUTING = {"Add", "Cast", "Concat", "ConstantOfShape", "Div", "Expand", "Gather", "Mul", "Range", "Slice", "Sub"}
+COMPUTING = {
+    "Add",
+    "Cast",
+    "Concat",
+    "ConstantOfShape",
+    "Div",
+    "Expand",
+    "Gather",
+    "Mod",
+    "Mul",
+    "Range",
+    "Slice",
+    "Sub",
+}
 FOLDABLE = frozenset(REARRANGING | COMPUTING)
 MAX_FOLDED_VALUES = 1 << 26  # keeps a few bytes of ConstantOfShape from filling the memory
 

@@ -1,4 +1,4 @@
-"""ONNX nodes of two operands, value by value: Add, Sub, Mul, Div and Swish, of activations or with a constant."""
+"""ONNX nodes of two operands, value by value: Add, Sub, Mul, Div, Neg and Swish, of activations or with a constant."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -47,6 +47,11 @@ def convert_swish(node: Node, conversion: Conversion) -> None:
     gate = replace(node, name=f"{node.name}.gate", outputs=(conversion.between(node, "gate"),))
     add_function(gate, conversion, Function.SIGMOID)
     convert_pair(replace(node, op_type="Mul", inputs=(*node.inputs, *gate.outputs)), conversion)
+
+
+def convert_negation(node: Node, conversion: Conversion) -> None:
+    """Neg: times minus one."""
+    _combine_with_constant(replace(node, op_type="Mul"), conversion, 0, np.array(-1.0))
 
 
 def _combine_with_constant(node: Node, conversion: Conversion, index: int, constant: Array) -> None:

@@ -10,14 +10,25 @@ from nettrim_runtime.errors import ModelFileError
 # evaluates text, imports modules or opens files when it runs: read in torch 2.13's torch/nn/modules. That of GRU and
 # LSTM collects attributes by the names of the weights.
 STANDARD_LAYERS = (
-    *("Sequential", "Identity", "Flatten", "Unflatten", "Linear", "Conv1d", "Conv2d"),
+    *("Sequential", "Identity", "Flatten", "Unflatten", "Linear"),
+    *("Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"),
     *("BatchNorm1d", "BatchNorm2d", "LayerNorm", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d"),
     *("Dropout", "Dropout1d", "Dropout2d", "AlphaDropout", "ZeroPad1d", "ZeroPad2d", "ConstantPad1d", "ConstantPad2d"),
     *("MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d"),
     *("AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d"),
     *("ReLU", "ReLU6", "LeakyReLU", "PReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Softplus", "Softsign"),
     *("Sigmoid", "Tanh", "Hardtanh", "Hardsigmoid", "Hardswish", "Hardshrink", "Softshrink", "Tanhshrink", "Threshold"),
-    *("LogSigmoid", "Softmax", "Softmax2d", "LogSoftmax", "Softmin", "Upsample", "PixelShuffle", "ChannelShuffle"),
+    *(
+        "LogSigmoid",
+        "Softmax",
+        "Softmax2d",
+        "LogSoftmax",
+        "Softmin",
+        "Upsample",
+        "UpsamplingNearest2d",
+        "PixelShuffle",
+        "ChannelShuffle",
+    ),
     *("GRU", "LSTM", "Embedding"),
 )
 RECURRENT = ("GRU", "LSTM")

@@ -34,6 +34,11 @@ def test_a_constant_a_channel_is_folded_into_the_layer(
     assert "constant operands folded into the layer before them: 1" in model.notes
 
 
+def test_a_negation_is_folded_into_the_layer(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx", [CONV, node("Neg", "c", "y")], IMAGE, WEIGHT)
+    assert op_names(assert_runs_as_in_onnx_runtime(path)) == ["Conv2d"]
+
+
 @pytest.mark.parametrize(("op_type", "inputs"), [("Div", "r k"), ("Mul", "r k"), ("Sub", "k r"), ("Add", "r k")])
 @pytest.mark.parametrize("shape", [(), (4, 1, 1)])
 def test_elsewhere_a_constant_becomes_a_depthwise_convolution(

@@ -48,6 +48,9 @@ def assert_runs_as_in_torch(model: ImportedModel, module: Any) -> None:
     with torch.no_grad():
         expected = module(torch.from_numpy(samples)).numpy()
     outputs = run_graph(model.graph, arrange_samples(model, samples))
+    if any("(height, width, channels)" in note for note in model.notes):
+        outputs = outputs.transpose(0, 3, 1, 2)
+    assert outputs.shape == expected.shape
     np.testing.assert_allclose(outputs, expected, atol=1e-5)  # float32 sums of at most 48 terms
 
 
