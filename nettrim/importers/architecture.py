@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nettrim.importers.torch_export import first_line
-from nettrim.importers.torch_library import import_torch
+from nettrim.importers.torch_library import first_line, import_torch
 from nettrim_runtime.errors import ModelFileError
 
 TRAINING_COUNTER = "num_batches_tracked"  # of batch normalisations; state dicts from before PyTorch 1.0 lack it

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from nettrim.importers.aten_calls import Call, find_call, is_literal, read_literal
-from nettrim.importers.export_archive import DTYPES, ExportArchive, read_export_archive
-from nettrim.importers.torch_export import first_line
+from nettrim.importers.export_archive import DTYPES, ExportArchive, UntrustedArchiveError, read_export_archive
 from nettrim.importers.torch_file import TRUST_ADVICE, TRUST_NOTE
-from nettrim.importers.torch_library import import_torch
+from nettrim.importers.torch_library import first_line, import_torch
 from nettrim_runtime.errors import ModelFileError, UnsupportedOperatorError
 
 Values = dict[str, Any]
@@ -55,7 +54,7 @@ def open_export_archive(path: Path, *, trust_pickle: bool) -> ArchivedModule:
     """
     try:
         archive = read_export_archive(path)
-    except ModelFileError as error:
+    except UntrustedArchiveError as error:
         if trust_pickle:
             return _open_trusted(path)
         raise ModelFileError(f"{error}; {TRUST_ADVICE}") from error

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from nettrim.importers.memory_limit import FLOAT_BYTES, ByteTotal, check_json_size
-from nettrim.importers.torch_export import first_line
-from nettrim.importers.torch_library import import_torch
+from nettrim.importers.torch_library import first_line, import_torch
 from nettrim_runtime.errors import ModelFileError, NettrimError, UnsupportedOperatorError
 
 WEIGHTS, CONSTANTS = "data/weights", "data/constants"
 NUMBERED_TYPES = ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 DTYPES = {**dict(enumerate(NUMBERED_TYPES, start=1)), 12: "bool", 13: "bfloat16"}  # schema.py, ScalarType
+
+
+class UntrustedArchiveError(ModelFileError):
+    """An archive that torch's own loader may read, which runs code."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,9 @@ def read_export_archive(path: Path) -> ExportArchive:
     Raises
     ------
     ModelFileError
-        When torch is missing, the archive is damaged, or weights in it are pickled.
+        When torch is missing, or the archive holds too much or another network than can be read.
+    UntrustedArchiveError
+        When the archive is damaged or of another version, or weights in it are pickled.
     UnsupportedOperatorError
         When it does not have one tensor as input and one as output.
     """
@@ -65,7 +70,7 @@ def read_export_archive(path: Path) -> ExportArchive:
     except NettrimError:
         raise
     except Exception as error:  # a damaged archive raises anything
-        raise ModelFileError(
+        raise UntrustedArchiveError(
             f"{path}: the PyTorch export archive is damaged or of another version ({first_line(error)});"
             " export it again"
         ) from error
@@ -75,7 +80,7 @@ def _read(torch: Any, path: Path, archive: zipfile.ZipFile) -> ExportArchive:
     folder = archive.namelist()[0].partition("/")[0]
     models = [name for name in archive.namelist() if name.startswith(f"{folder}/models/") and name.endswith(".json")]
     if len(models) != 1:
-        raise ModelFileError(f"{path}: the export archive holds {len(models)} programs, expected one")
+        raise UntrustedArchiveError(f"{path}: the export archive holds {len(models)} programs, expected one")
     title = models[0].rpartition("/")[2].removesuffix(".json")
     module = _read_json(path, archive, models[0])["graph_module"]
     total = ByteTotal(path)
@@ -149,7 +154,7 @@ class _Payload:
     def _read_tensor(self, name: str, entry: Mapping[str, Any]) -> Any:
         meta = entry.get("tensor_meta")
         if entry["use_pickle"] is not False or meta is None:
-            raise ModelFileError(
+            raise UntrustedArchiveError(
                 f"{self.total.path}: {name!r} is a pickled object, expected raw numbers: opening it could run any code"
             )
         sizes, strides = ([part["as_int"] for part in meta[key]] for key in ("sizes", "strides"))

@@ -38,7 +38,8 @@ def read_keras_h5(path: Path) -> KerasModel:
             )
         check_json_size(path, "model_config", len(config))
         version = _text(file.attrs.get("keras_version", "2"))
-        return read_model(json.loads(_text(config)), version, _H5Weights(ByteTotal(path), file["model_weights"]))
+        weights = _H5Weights(ByteTotal(path, is_compressed=True), file["model_weights"])
+        return read_model(json.loads(_text(config)), version, weights)
 
 
 def read_keras_zip(path: Path) -> KerasModel:
@@ -55,7 +56,8 @@ def read_keras_zip(path: Path) -> KerasModel:
         config = json.loads(archive.read("config.json"))
         metadata = json.loads(archive.read("metadata.json"))
         with _open_h5(path, io.BytesIO(archive.read("model.weights.h5"))) as file:
-            return read_model(config, metadata["keras_version"], _ZipWeights(ByteTotal(path), file["layers"]))
+            weights = _ZipWeights(ByteTotal(path, is_compressed=True), file["layers"])
+            return read_model(config, metadata["keras_version"], weights)
 
 
 @contextlib.contextmanager

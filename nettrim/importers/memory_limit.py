@@ -6,6 +6,8 @@ from nettrim_runtime.errors import ModelFileError
 
 MAX_FILE_BYTES = 1 << 30  # far above what the boards hold; keeps a hostile file from filling the memory
 FLOAT_BYTES = 4  # what every weight takes once it is read
+MAX_GROWTH = 4  # of a file's bytes to its tensors': one byte becomes one float
+UNCOUNTED_BYTES = 64 << 20  # what a file may make of nothing: importing takes up to ten times as much
 MAX_JSON_BYTES = 16 << 20  # of a description alone: parsed, it takes many times as much
 
 
@@ -13,10 +15,19 @@ class ByteTotal:
     """What a file's tensors take in memory, all together, as they are read.
 
     Tensors of one storage, of strides of zero or never written count in full: each is copied sooner or later.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    is_compressed : bool
+        Whether the file may be much smaller than what it holds.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_compressed: bool = False) -> None:
         self.path, self.n_bytes = path, 0
+        grown = max(UNCOUNTED_BYTES, MAX_GROWTH * path.stat().st_size)
+        self.limit = MAX_FILE_BYTES if is_compressed else min(MAX_FILE_BYTES, grown)
 
     def add(self, name: object, n_bytes: int) -> None:
         """Count one more tensor.
@@ -24,13 +35,13 @@ class ByteTotal:
         Raises
         ------
         ModelFileError
-            When the tensors so far have more than `MAX_FILE_BYTES`.
+            When the tensors so far have more than `MAX_FILE_BYTES`, or far more than the file.
         """
         self.n_bytes += n_bytes
-        if self.n_bytes > MAX_FILE_BYTES:
+        if self.n_bytes > self.limit:
             raise ModelFileError(
                 f"{self.path}: with tensor {name!r} the file's tensors have {self.n_bytes} bytes, more than a model may"
-                f" hold ({MAX_FILE_BYTES}); save it with contiguous tensors that share no memory"
+                f" hold ({self.limit}) in a file of this size; save it with contiguous tensors that share no memory"
             )
 
 

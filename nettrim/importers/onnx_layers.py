@@ -62,7 +62,8 @@ def convert_gemm(node: Node, conversion: Conversion) -> None:
     weight = matrix if node.integer("transB", 0) else matrix.T  # (n_outputs, n_inputs)
     bias = None if offset is None else offset.astype(np.float64) * node.number("beta", 1.0)
     require_floats(node, weight)
-    _add_dense(node, conversion, weight.astype(np.float64) * node.number("alpha", 1.0), bias)
+    alpha = node.number("alpha", 1.0)
+    _add_dense(node, conversion, weight if alpha == 1 else weight.astype(np.float64) * alpha, bias)
 
 
 def convert_mat_mul(node: Node, conversion: Conversion) -> None:

@@ -5,16 +5,20 @@ import importlib
 import io
 import logging
 import math
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from nettrim.importers.graph_builder import MAX_ACTIVATION_VALUES
-from nettrim.importers.torch_library import import_torch
+from nettrim.importers.torch_library import first_line, import_torch, root_cause
+from nettrim.importers.torch_shapes import find_misfit
 from nettrim_runtime.errors import ModelFileError
 
 EXAMPLE_BATCH = 2  # one would be taken as a fixed size
+ONNX_ADVICE = "export it yourself with torch.onnx.export(model, (x,), 'model.onnx', dynamo=True, external_data=False)"
+STANDARD_STREAMS = (1, 2)  # POSIX: output and error
 TORCHSCRIPT_OPSET = 17  # the newest that torch's TorchScript exporter writes by default
 
 
@@ -42,7 +46,7 @@ def export_module(path: Path, module: Any, input_shape: tuple[int, ...], *, has_
     shapes = ({0: torch.export.Dim("batch")},) if has_open_batch else None
     example = _example(torch, path, input_shape, EXAMPLE_BATCH if has_open_batch else 1)
     buffer = io.BytesIO()
-    with reported(path, input_shape), quiet():
+    with reported(path, input_shape, lambda: find_misfit(torch, module, example)):
         program = torch.onnx.export(
             module, (example,), dynamo=True, external_data=False, verbose=False, dynamic_shapes=shapes
         )
@@ -70,7 +74,7 @@ def export_script(path: Path, module: Any, input_shape: tuple[int, ...]) -> byte
     torch = import_torch(path)
     example = _example(torch, path, input_shape, EXAMPLE_BATCH)
     buffer = io.BytesIO()
-    with reported(path, input_shape), quiet():
+    with reported(path, input_shape):
         torch.onnx.export(
             module,
             (example,),
@@ -81,12 +85,6 @@ def export_script(path: Path, module: Any, input_shape: tuple[int, ...]) -> byte
             dynamic_axes={"input": {0: "batch"}},
         )
     return buffer.getvalue()
-
-
-def first_line(error: Exception) -> str:
-    """Return an error's kind and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _require_onnxscript(path: Path) -> None:
@@ -105,26 +103,68 @@ def _example(torch: Any, path: Path, input_shape: tuple[int, ...], batch: int) -
 
 
 @contextlib.contextmanager
-def reported(path: Path, input_shape: tuple[int, ...]) -> Iterator[None]:
-    """Turn whatever the exporter raises into one line."""
+def reported(
+    path: Path, input_shape: tuple[int, ...], find_reason: Callable[[], str | None] = lambda: None
+) -> Iterator[None]:
+    """Run a module or an exporter: silently, and whatever it raises turned into one line.
+
+    Parameters
+    ----------
+    find_reason : callable
+        Tells where the samples do not fit the module; None where they do.
+    """
     try:
-        yield
+        with _quiet():
+            yield
     except Exception as error:
+        with _quiet():
+            reason = find_reason()
+        if reason:
+            raise ModelFileError(
+                f"{path}: samples of shape {input_shape} do not fit the network: {reason}; check --input-shape"
+            ) from error
         raise ModelFileError(
             f"{path}: torch cannot export the module for samples of shape {input_shape}"
-            f" ({first_line(error)}); check --input-shape, or export to ONNX yourself"
+            f" ({first_line(root_cause(error))}); check --input-shape, or {ONNX_ADVICE}"
         ) from error
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the exporters' own remarks, which concern torch's developers, off the terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _quiet() -> Iterator[None]:
+    """Keep torch's own remarks, which concern its developers, off the terminal."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            _closed_descriptors(),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(level)
+
+
+@contextlib.contextmanager
+def _closed_descriptors() -> Iterator[None]:
+    """Send what C++ writes into standard output and error nowhere."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123  a device
+        kept = {descriptor: os.dup(descriptor) for descriptor in STANDARD_STREAMS if _is_open(descriptor)}
+        for descriptor in kept:
+            os.dup2(nowhere.fileno(), descriptor)
+        try:
+            yield
+        finally:
+            for descriptor, copy in kept.items():
+                os.dup2(copy, descriptor)
+                os.close(copy)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from nettrim.importers.file_kind import STATE_DICT_ADVICE
 from nettrim.importers.memory_limit import FLOAT_BYTES, ByteTotal
 from nettrim.importers.standard_layers import check_layers, first_features, keep_outputs, standard_layers
-from nettrim.importers.torch_export import first_line
-from nettrim.importers.torch_library import import_torch
+from nettrim.importers.torch_library import first_line, import_torch
 from nettrim_runtime.errors import ModelFileError
 
 Array = npt.NDArray[Any]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from nettrim.importers.imported_model import ImportedModel
 from nettrim.importers.onnx_import import import_onnx
-from nettrim.importers.torch_export import EXAMPLE_BATCH, quiet, reported
+from nettrim.importers.torch_export import EXAMPLE_BATCH, reported
 from nettrim.importers.torch_library import import_torch
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import ModelFileError
@@ -66,7 +66,7 @@ def import_exported(
     torch = import_torch(path)
     shape = (exported.n_samples, *exported.input_shape)
     samples = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    with reported(path, exported.input_shape), quiet(), torch.no_grad():
+    with reported(path, exported.input_shape), torch.no_grad():
         expected: Array = exported.module(torch.from_numpy(samples)).float().numpy()
     outputs = _run(model, samples)
     channels_first = np.moveaxis(outputs, -1, 1)  # images come channels last

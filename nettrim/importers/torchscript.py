@@ -15,9 +15,8 @@ from typing import Any
 
 from nettrim.importers.aten_operators import SCRIPT_HELPERS, TENSOR_OPERATORS
 from nettrim.importers.memory_limit import FLOAT_BYTES, ByteTotal
-from nettrim.importers.torch_export import first_line
 from nettrim.importers.torch_file import TRUST_ADVICE, TRUST_NOTE
-from nettrim.importers.torch_library import import_torch
+from nettrim.importers.torch_library import first_line, import_torch
 from nettrim_runtime.errors import ModelFileError
 
 WORD = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*")

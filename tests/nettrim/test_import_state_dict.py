@@ -136,7 +136,24 @@ def test_missing_torch_is_named_with_the_extra(tmp_path: Path, monkeypatch: pyte
 
 
 def test_tensors_of_strides_of_zero_count_all_together(tmp_path: Path) -> None:
-    layer = torch.zeros(1, 1).expand(1 << 13, 1 << 13)  # 256 MiB
+    layer = torch.zeros(1, 1).expand(1 << 11, 1 << 11)  # 16 MiB
     torch.save({f"{index}.weight": layer for index in range(5)}, tmp_path / "m.pt")
     with pytest.raises(ModelFileError, match=r"with tensor '4\.weight' .* more than a model may hold"):
         load_model(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize(("mebibytes", "fits"), [(16, True), (65, False)])
+def test_small_file_makes_little(tmp_path: Path, mebibytes: int, fits: bool) -> None:
+    rows = torch.zeros(1, 256).expand(mebibytes << 10, 256)
+    torch.save({"weight": rows}, tmp_path / "m.pt")
+    if fits:
+        assert load_model(tmp_path / "m.pt").graph.layers[0].name == "linear"
+        return
+    with pytest.raises(ModelFileError, match=r"more than a model may hold \(67108864\) in a file of this size"):
+        load_model(tmp_path / "m.pt")
+
+
+def test_file_of_large_tensors_may_make_four_times_its_size(tmp_path: Path) -> None:
+    state = {"weight": torch.zeros(1 << 10, 17 << 10, dtype=torch.float16)}  # 34 MiB, 68 as floats
+    torch.save(state, tmp_path / "m.pt")
+    assert load_model(tmp_path / "m.pt").graph.layers[0].name == "linear"

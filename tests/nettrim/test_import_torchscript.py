@@ -166,12 +166,12 @@ def test_torchscript_asks_for_input_shape(tmp_path: Path) -> None:
 
 
 class Wide(torch.nn.Module):
-    """Buffers of 256 MiB each, four bytes each in the file."""
+    """Buffers of 16 MiB each, four bytes each in the file."""
 
     def __init__(self) -> None:
         super().__init__()
         for index in range(5):
-            self.register_buffer(f"w{index}", torch.zeros(1, 1).expand(1 << 13, 1 << 13))
+            self.register_buffer(f"w{index}", torch.zeros(1, 1).expand(1 << 11, 1 << 11))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(x)
