@@ -131,10 +131,10 @@ def cmsis_call(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Call | Non
             scaling = _int32(*multipliers), _int32(found.first_shift, found.second_shift, found.output_shift)
             left_shift = found.left_shift
             return Call(Function.ADD, inputs[0], shape, *scaling, limits, zero_points, inputs[1], left_shift=left_shift)
-        case Mul():
+        case Mul() if inputs[0].dtype == np.int8:
             scaling = _scaling([product_multiplier(graph, op)])
             return Call(Function.MULTIPLY, inputs[0], shape, *scaling, limits, zero_points, inputs[1])
-        case Softmax():
+        case Softmax() if inputs[0].dtype == np.int8:
             multiplier, shift, farthest = distance_multiplier(float(graph.quantization(op.input).scale[0]))
             return Call(Function.SOFTMAX, inputs[0], shape, *_scaling([(multiplier, shift)]), (-farthest, 0))
         case _:

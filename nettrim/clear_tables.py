@@ -4,7 +4,7 @@ The reference kernels compute tables in float32. Where an entry lies next to a r
 library's exponential, tanh or erfc would decide (`nettrim_runtime.unary.lookup_table`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -20,16 +20,16 @@ TRIALS = 64
 
 
 def clear_tables(
-    graph: Graph, family: Mapping[str, str], chosen: Mapping[str, Quantization]
+    graph: Graph, family: Mapping[str, str], chosen: Mapping[str, Quantization], wide: Collection[str] = ()
 ) -> dict[str, Quantization]:
     """Return quantizations by family in which no table entry of a function lies next to a rounding border.
 
     The scale of the function's output moves, or of its input where TFLite fixes the output's; a table stays where it
-    fixes both.
+    fixes both. On int16 (``wide``) functions are integer arithmetic.
     """
     moved = dict(chosen)
     fixed = {family[op.output] for op in graph.ops if fixed_output(op) is not None}
-    functions = [op for op in graph.ops if isinstance(op, UnaryFunction)]
+    functions = [op for op in graph.ops if isinstance(op, UnaryFunction) and op.output not in wide]
     movable = {op: family[op.output] if fixed_output(op) is None else family[op.input] for op in functions}
     movable = {op: name for op, name in movable.items() if name not in fixed}
     for _ in range(TRIALS):

@@ -16,10 +16,12 @@ Array = npt.NDArray[Any]
 
 
 def table_error(graph: Graph, op: UnaryFunction) -> float:
-    """Return the largest distance of a function's 256 int8 outputs from its real ones, saturated ones included."""
+    """Return the largest distance of all a function's integer outputs from its real ones, saturated ones included."""
     source, target = graph.quantization(op.input), graph.quantization(op.output)
-    inputs = (np.arange(-128.0, 128.0) - source.zero_point) * float(source.scale[0])
-    outputs = (lookup_table(op, source, target).astype(np.float64) - target.zero_point) * float(target.scale[0])
+    dtype = graph.tensors[op.output].dtype
+    limits = np.iinfo(dtype)
+    inputs = (np.arange(limits.min, limits.max + 1.0) - source.zero_point) * float(source.scale[0])
+    outputs = (lookup_table(op, source, target, dtype).astype(np.float64) - target.zero_point) * float(target.scale[0])
     return float(np.abs(outputs - evaluate(op, inputs)).max()) * ROUND_UP
 
 

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nettrim_exporters.tflite_codes import FUNCTIONS
 from nettrim_exporters.tflite_micro import CMSIS_NN, LACKING, ROUNDING
 from nettrim_runtime.ops import (
+    INT8_FUNCTIONS,
     OPERATORS,
     Activation,
     Add,
@@ -19,7 +21,6 @@ from nettrim_runtime.ops import (
     Concat,
     Conv2d,
     Dense,
-    Int8Only,
     Layer,
     LogSoftmax,
     MaxPool2d,
@@ -132,9 +133,15 @@ def main(arguments: Sequence[str]) -> int:
 def _row(operator: type[Op]) -> tuple[str, ...]:
     sources = SOURCES[operator]
     names = (", ".join(names) for names in (sources.onnx, sources.tflite, sources.keras))
-    pruned, wide = issubclass(operator, Layer), not issubclass(operator, Int8Only)
-    marks = ("yes" if holds else "" for holds in (pruned, wide))
-    return operator.__name__, *names, *marks, _micro(operator), CMSIS_NN.get(operator, "")
+    pruned = "yes" if issubclass(operator, Layer) else ""
+    return operator.__name__, *names, pruned, _wide(operator), _micro(operator), CMSIS_NN.get(operator, "")
+
+
+def _wide(operator: type[Op]) -> str:
+    """Say whether an operator's activations may be int16."""
+    if operator is UnaryFunction:
+        return f"no {', '.join(dict.fromkeys(FUNCTIONS[function].name for function in INT8_FUNCTIONS))}"
+    return {LogSoftmax: "", PRelu: "in files"}.get(operator, "yes")
 
 
 def _micro(operator: type[Op]) -> str:

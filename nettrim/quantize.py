@@ -3,6 +3,7 @@
 The arithmetic is fixed in nettrim_runtime.fixed_point; here only scales and zero points are chosen.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,9 +16,10 @@ from nettrim.widen import quantization_families, with_requantizations
 from nettrim_runtime.csr import CsrMatrix
 from nettrim_runtime.errors import UnsupportedOperatorError
 from nettrim_runtime.fixed_output import fixed_output
-from nettrim_runtime.fixed_point import exact_multiplier, largest_accumulators
+from nettrim_runtime.fixed_point import LARGEST_FUNCTION_SCALE, exact_multiplier, largest_accumulators
 from nettrim_runtime.graph import INTEGER_ACTIVATIONS, Graph, Quantization, Tensor
 from nettrim_runtime.ops import (
+    Add,
     Carrier,
     Conv2d,
     Dense,
@@ -27,7 +29,9 @@ from nettrim_runtime.ops import (
     Mul,
     Op,
     PRelu,
+    Requantize,
     Softmax,
+    Sub,
     UnaryFunction,
     op_inputs,
 )
@@ -35,7 +39,7 @@ from nettrim_runtime.ops import (
 Array = npt.NDArray[Any]
 Range = tuple[float, float]
 
-INT8_STEPS = 255
+STEPS = {"int8": 255, "int16": 65535}
 WEIGHT_LIMIT = 127  # symmetric: -128 is never used, as TFLite's int8 specification asks
 WIDE_SCALE_BITS = 14
 SMALLEST_WIDE_SCALING = 2.0**-30  # of sums to outputs on int16: what is smaller, TFLite's multipliers take for zero
@@ -47,7 +51,10 @@ SMALLEST_SPAN, SPAN_OF_ZERO = 1e-20, 1e-6  # an activation that is always zero s
 SMALLEST_SOFTMAX_SPAN = 2.0**-18  # a softmax takes scales above 2^-26 only: its multiplier has a whole part
 HARD_SWISH_SPAN = 1 / 100  # of its input's: TFLite takes an output scale above 1/128 of the input's
 LAYER_SPAN = 2.0**-30  # of its largest summand: sums scale to outputs by less than 2^30
-PRODUCT_SPAN = LEAKY_RELU_SPAN = 2.0**-20  # of the inputs': their int32 products are shifted left by less than 16 bits
+# Of the inputs': int32 products, slopes' products and sums are shifted left by fewer bits than they have to spare.
+PRODUCT_SPAN = {"int8": 2.0**-20, "int16": 2.0**-11}
+SLOPE_SPAN = {"int8": 2.0**-20, "int16": 2.0**-10}
+SUM_SPAN = {"int8": 0.0, "int16": 2.0**-12}
 
 
 def quantize_graph(graph: Graph, ranges: Mapping[str, Range], wide: Collection[str] = ()) -> Graph:
@@ -74,12 +81,12 @@ def quantize_graph(graph: Graph, ranges: Mapping[str, Range], wide: Collection[s
     UnsupportedOperatorError
         As `check_quantize`.
     """
-    graph, bases, wide = with_requantizations(graph, wide)
     check_quantize(graph)
+    graph, bases, wide = with_requantizations(graph, wide)
     ranges = {**ranges, **{name: ranges[base] for name, base in bases.items()}}
     quantizations = _activation_quantizations(graph, ranges, wide)
     tensors = {
-        name: replace(graph.tensors[name], dtype="int16" if name in wide else "int8", quantization=found)
+        name: replace(graph.tensors[name], dtype=_dtype(name, wide), quantization=found)
         for name, found in quantizations.items()
     }
     for layer in graph.layers:
@@ -124,54 +131,74 @@ def _activation_quantizations(
     """Cover each family's sources, and 0: what carriers make of them lies between."""
     family = quantization_families(graph)
     logits = {family[op.input] for op in graph.ops if isinstance(op, Softmax | LogSoftmax)}
+    bounded = {family[name] for op in graph.ops if fixed_output(op) is not None for name in op_inputs(op)}
     covered: dict[str, Range] = {}
     for name in range_sources(graph):
         smallest, largest = covered.get(family[name], ranges[name])
         covered[family[name]] = min(smallest, ranges[name][0]), max(largest, ranges[name][1])
-    covered = _with_room(graph, family, covered)
+    covered = _with_room(graph, family, covered, wide)
 
     def covering(first: str, found: Range) -> Quantization:
         if first in wide:
-            return centred_quantization(*found)
+            return centred_quantization(*found, LARGEST_FUNCTION_SCALE if first in bounded else math.inf)
         return quantization_of_range(*found, SMALLEST_SOFTMAX_SPAN if first in logits else SMALLEST_SPAN)
 
     chosen = {first: covering(first, found) for first, found in covered.items()}
-    chosen |= {family[op.output]: found for op in graph.ops if (found := fixed_output(op)) is not None}
-    chosen = clear_tables(graph, family, chosen)
+    chosen |= _fixed_outputs(graph, family, wide)
+    chosen = clear_tables(graph, family, chosen, wide)
     return {name: chosen[first] for name, first in family.items()}
 
 
-def _with_room(graph: Graph, family: Mapping[str, str], covered: Mapping[str, Range]) -> dict[str, Range]:
+def _fixed_outputs(graph: Graph, family: Mapping[str, str], wide: Collection[str]) -> dict[str, Quantization]:
+    """Return by family the quantizations that operators fix, also where their outputs are requantised."""
+    sources = {family[op.output]: op for op in graph.ops if fixed_output(op) is not None}
+    for op in graph.ops:
+        if isinstance(op, Requantize) and family[op.input] in sources:
+            sources[family[op.output]] = sources[family[op.input]]
+    found = ((first, fixed_output(op, _dtype(first, wide))) for first, op in sources.items())
+    return {first: quantization for first, quantization in found if quantization is not None}
+
+
+def _dtype(name: str, wide: Collection[str]) -> str:
+    return "int16" if name in wide else "int8"
+
+
+def _with_room(
+    graph: Graph, family: Mapping[str, str], covered: Mapping[str, Range], wide: Collection[str]
+) -> dict[str, Range]:
     """Widen the ranges of outputs that are far smaller than their operator's arithmetic has room for."""
     widened = dict(covered)
-    fixed = {family[op.output]: found for op in graph.ops if (found := fixed_output(op)) is not None}
+    fixed = _fixed_outputs(graph, family, wide)
 
     def span(name: str) -> float:
         found = fixed.get(family[name])
         if found is not None:
-            return INT8_STEPS * float(found.scale[0])
+            return STEPS[_dtype(name, wide)] * float(found.scale[0])
         smallest, largest = widened[family[name]]
         found_span = max(largest, 0.0) - min(smallest, 0.0)
         return found_span if found_span > SMALLEST_SPAN else SPAN_OF_ZERO
 
     for op in graph.ops:
-        least = _smallest_span(graph, op, [span(name) for name in op_inputs(op)])
+        spans = [span(name) for name in op_inputs(op)]
+        least = _smallest_span(graph, op, spans, _dtype(op.output, wide))
         if least > span(op.output) and family[op.output] not in fixed:
             smallest = widened[family[op.output]][0]
             widened[family[op.output]] = smallest, smallest + least
     return widened
 
 
-def _smallest_span(graph: Graph, op: Op, inputs: Sequence[float]) -> float:
+def _smallest_span(graph: Graph, op: Op, inputs: Sequence[float], dtype: str) -> float:
     """Return the least range of an operator's output, for inputs of these ranges."""
     if isinstance(op, Dense | Conv2d):
         weight, bias = (float(np.abs(graph.tensors[name].values()).max()) for name in (op.weight, op.bias))
         return max(inputs[0] * weight, bias) * LAYER_SPAN
     if isinstance(op, Mul):
-        return inputs[0] * inputs[1] * PRODUCT_SPAN
+        return inputs[0] * inputs[1] * PRODUCT_SPAN[dtype]
+    if isinstance(op, Add | Sub):
+        return max(inputs) * SUM_SPAN[dtype]
     if isinstance(op, UnaryFunction) and op.function is Function.HARD_SWISH:
         return inputs[0] * HARD_SWISH_SPAN
-    return inputs[0] * LEAKY_RELU_SPAN if isinstance(op, UnaryFunction | PRelu) else 0.0
+    return inputs[0] * SLOPE_SPAN[dtype] if isinstance(op, UnaryFunction | PRelu) else 0.0
 
 
 def range_sources(graph: Graph) -> Iterable[str]:
@@ -187,16 +214,19 @@ def quantization_of_range(smallest: float, largest: float, smallest_span: float 
     """
     smallest, largest = min(smallest, 0.0), max(largest, 0.0)
     span = largest - smallest if largest - smallest > smallest_span else max(SPAN_OF_ZERO, smallest_span)
-    scale = np.float32(span / INT8_STEPS)
+    scale = np.float32(span / STEPS["int8"])
     zero_point = int(np.clip(np.rint(-128 - smallest / float(scale)), -128, 127))
     return Quantization(np.array([scale], np.float32), zero_point)
 
 
-def centred_quantization(smallest: float, largest: float) -> Quantization:
-    """Return the int16 scale that covers a range with zero point 0: a power of two, so that sums scale exactly."""
+def centred_quantization(smallest: float, largest: float, largest_scale: float = math.inf) -> Quantization:
+    """Return the int16 scale that covers a range with zero point 0: a power of two, so that sums scale exactly.
+
+    ``largest_scale`` is one too; what it does not cover saturates.
+    """
     span = max(-smallest, largest)
     scale = (span if span > SMALLEST_SPAN else SPAN_OF_ZERO) / INT16_STEPS
-    return Quantization(np.exp2(np.ceil(np.log2([scale]))).astype(np.float32), 0)
+    return Quantization(np.minimum(np.exp2(np.ceil(np.log2([scale]))), largest_scale).astype(np.float32), 0)
 
 
 def quantize_layer(

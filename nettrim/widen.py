@@ -10,11 +10,12 @@ from nettrim_runtime.ops import (
     ActivationFunction,
     Carrier,
     Dense,
-    Int8Only,
     Op,
+    PRelu,
     Requantize,
     Slice,
     UnaryFunction,
+    is_int8_only,
     op_inputs,
 )
 
@@ -72,19 +73,19 @@ def quantization_classes(graph: Graph) -> tuple[frozenset[str], ...]:
 def widenable(graph: Graph) -> tuple[frozenset[str], ...]:
     """Return the quantisation classes that may be int16.
 
-    Not those of a graph's inputs and outputs, of outputs of a softmax and other
-    operators that nettrim has on int8 only, and of a clamp to -1..1 that stands alone, for
-    which TFLite has no kernel.
+    Not those of a graph's inputs and outputs, and of outputs of operators that stay in int8: of those that nettrim has
+    on int8 only, of a `PRelu`, which tflite-runtime 2.14 refuses on int16, and of a clamp to -1..1 that stands alone,
+    for which TFLite has no kernel.
     """
-    fixed = {*graph.inputs, *graph.outputs, *(op.output for op in graph.ops if not _is_wide_in_tflite(op))}
+    fixed = {*graph.inputs, *graph.outputs, *(op.output for op in graph.ops if not _may_be_wide(op))}
     return tuple(found for found in quantization_classes(graph) if not found & fixed)
 
 
 def with_requantizations(graph: Graph, wide: Iterable[str]) -> tuple[Graph, dict[str, str], frozenset[str]]:
     """Return a float graph in which every operator reads and writes tensors of one integer type.
 
-    An operator runs in int16 when any of its activations is wide, one of `Int8Only` never. What it reads or writes
-    in the other type goes through a `Requantize`.
+    An operator runs in int16 when any of its activations is wide, one that stays in int8 never (see `widenable`). What
+    it reads or writes in the other type goes through a `Requantize`.
 
     Parameters
     ----------
@@ -114,9 +115,9 @@ def _closed(graph: Graph, wide: frozenset[str]) -> frozenset[str]:
     return wide
 
 
-def _is_wide_in_tflite(op: Op) -> bool:
+def _may_be_wide(op: Op) -> bool:
     is_symmetric_clamp = isinstance(op, Activation) and op.activation is ActivationFunction.RELU_N1_TO_1
-    return not is_symmetric_clamp and not isinstance(op, Int8Only)
+    return not (is_symmetric_clamp or isinstance(op, PRelu) or is_int8_only(op))
 
 
 class _Rewriting:
@@ -129,7 +130,7 @@ class _Rewriting:
 
     def add(self, op: Op) -> None:
         names = (*op_inputs(op), op.output)
-        is_wide = any(self.types.get(name, False) for name in names) and not isinstance(op, Int8Only)
+        is_wide = any(self.types.get(name, False) for name in names) and _may_be_wide(op)
         for name in op_inputs(op):
             op = replace_input(op, name, self._as(name, is_wide=is_wide))
         if self.types.get(op.output, False) == is_wide:

@@ -22,7 +22,7 @@ def pair_step(context: Context, op: Pairwise, comment: str) -> CStep:
     """Return an addition, subtraction or multiplication."""
     suffix = context.suffix(op.output)
     if isinstance(op, Mul):
-        return CStep(op.name, comment, (), (_product(context.graph, op), *_loops(context, op, "nt_multiply")))
+        return CStep(op.name, comment, (), (_product(context.graph, op), *_loops(context, op, f"nt_multiply{suffix}")))
     return CStep(op.name, comment, (), (_addition(context.graph, op), *_loops(context, op, f"nt_add{suffix}")))
 
 
@@ -48,7 +48,7 @@ def _addition(graph: Graph, op: Add | Sub) -> str:
 def _product(graph: Graph, op: Mul) -> str:
     multiplier, shift = product_multiplier(graph, op)
     output = graph.quantization(op.output)
-    lower, upper = activation_range(output, op.activation)
+    lower, upper = activation_range(output, op.activation, graph.tensors[op.output].dtype)
     return struct_text(
         "nt_product pair",
         first_zero_point=graph.quantization(op.first).zero_point,

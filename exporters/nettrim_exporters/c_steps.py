@@ -11,6 +11,7 @@ from nettrim_exporters.c_context import Context, CStep, call_text, struct_text
 from nettrim_exporters.c_layers import conv_layer, dense_layer
 from nettrim_exporters.c_moves import concat_step, mean_loops, move_step
 from nettrim_exporters.c_pairs import pair_step
+from nettrim_exporters.c_tables16 import slope_scales, wide_function, wide_softmax
 from nettrim_exporters.c_values import CArray, c_identifier
 from nettrim_exporters.memory_plan import MemoryPlan, Place
 from nettrim_runtime.fixed_point import activation_range, mean_multiplier, prelu_multipliers, requantize_multiplier
@@ -152,6 +153,8 @@ def _activation(context: Context, op: Activation, comment: str) -> CStep:
 
 
 def _function(context: Context, op: UnaryFunction, comment: str) -> CStep:
+    if context.suffix(op.output):
+        return wide_function(context, op, comment)
     source, target = (context.graph.quantization(name) for name in (op.input, op.output))
     table = CArray(f"{context.prefix}_table", lookup_table(op, source, target))
     pointers = (context.pointer(op.input), context.pointer(op.output))
@@ -161,19 +164,12 @@ def _function(context: Context, op: UnaryFunction, comment: str) -> CStep:
 def _prelu(context: Context, op: PRelu, comment: str) -> CStep:
     graph = context.graph
     slope = CArray(f"{context.prefix}_slope", graph.tensors[op.slope].values())
-    above, below = prelu_multipliers(graph, op)
-    prelu = struct_text(
-        "nt_prelu_scales scales",
-        input_zero_point=graph.quantization(op.input).zero_point,
-        multiplier=above[0],
-        shift=above[1],
-        slope_multiplier=below[0],
-        slope_shift=below[1],
-        zero_point=graph.quantization(op.output).zero_point,
-    )
+    zero_points = [graph.quantization(name).zero_point for name in (op.input, op.output)]
+    prelu = slope_scales(prelu_multipliers(graph, op), *zero_points)
     n_channels = slope.values.size
     pointers = (context.pointer(op.input), context.pointer(op.output))
-    call = call_text("nt_prelu", "&scales", slope.name, context.size(op.output) // n_channels, n_channels, *pointers)
+    kernel = f"nt_prelu{context.suffix(op.output)}"
+    call = call_text(kernel, "&scales", slope.name, context.size(op.output) // n_channels, n_channels, *pointers)
     return CStep(op.name, comment, (slope,), (prelu, call))
 
 
@@ -209,6 +205,8 @@ def _mean(context: Context, op: Mean, comment: str) -> CStep:
 
 
 def _softmax(context: Context, op: Softmax, comment: str) -> CStep:
+    if context.suffix(op.output):
+        return wide_softmax(context, op, comment)
     exponentials = softmax_exponentials(float(context.graph.quantization(op.input).scale[0]))
     table = CArray(f"{context.prefix}_table", exponentials.astype(np.int32))
     depth = context.graph.tensors[op.input].shape[-1]

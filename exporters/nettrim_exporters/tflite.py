@@ -227,7 +227,7 @@ class _Lowering:
     def _pair(self, op: Pairwise) -> None:
         code, options_type = PAIRWISE[type(op)]
         options: Fields = {schema.AddOptions.FUSED_ACTIVATION_FUNCTION: FUSED[op.activation]}
-        if self.graph.tensors[op.output].dtype == "int16":
+        if self.graph.tensors[op.output].dtype == "int16" and not isinstance(op, Mul):
             options = {**options, schema.AddOptions.POT_SCALE_INT16: 0}  # scales as they are
         inputs = (self.activations[op.first], self.activations[op.second])
         self._operator(op, code, inputs, options_type, options)

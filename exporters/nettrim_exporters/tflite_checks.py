@@ -66,13 +66,14 @@ def check_tflite(graph: Graph) -> None:
 
 
 def _check_output(graph: Graph, op: Op) -> None:
-    expected = fixed_output(op)
+    dtype = graph.tensors[op.output].dtype
+    expected = fixed_output(op, dtype)
     if not graph.is_quantized or expected is None or graph.quantization(op.output).same_as(expected):
         return
     found = graph.quantization(op.output)
     raise _unsupported(
         op,
-        f"an output of scale {found.scale[0]} and zero point {found.zero_point}, but TFLite's int8 form of it has "
+        f"an output of scale {found.scale[0]} and zero point {found.zero_point}, but TFLite's {dtype} form of it has "
         f"scale 1/{1 / expected.scale[0]:.0f} and zero point {expected.zero_point}",
     )
 

@@ -84,10 +84,11 @@ def _uncertain(graph: Graph, conversion: Conversion) -> list[str]:
     """Name outputs of other scales than TFLite's, and functions whose table depends on the C library."""
     objections = []
     for op in graph.ops:
-        found, wanted = conversion.integers[op.output].quantization, fixed_output(op)
+        output = conversion.integers[op.output]
+        found, wanted = output.quantization, fixed_output(op, DTYPES[output.type])
         if wanted is not None and not wanted.same_as(found):
             objections.append(f"{type(op).__name__} {op.name!r} writes scale {found.scale[0]}, not {wanted.scale[0]}")
-        elif isinstance(op, UnaryFunction):
+        elif isinstance(op, UnaryFunction) and output.type == "INT8":
             distance = border_distance(op, conversion.integers[op.input].quantization, found)
             if distance < CLEAR:
                 objections.append(f"{op.function.value} {op.name!r} rounds at a border, where C libraries differ")

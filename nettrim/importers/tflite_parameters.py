@@ -39,6 +39,7 @@ from nettrim_runtime.ops import (
     UnaryFunction,
 )
 from nettrim_runtime.softmax import softmax_exponentials
+from nettrim_runtime.softmax_int16 import wide_distance_multiplier
 from nettrim_runtime.unary import lookup_table
 
 
@@ -61,13 +62,16 @@ def _compute(graph: Graph, op: Op) -> None:
             add_parameters(graph, op)
         case Mul():
             product_multiplier(graph, op)
-            activation_range(graph.quantization(op.output), op.activation)
+            activation_range(graph.quantization(op.output), op.activation, graph.tensors[op.output].dtype)
         case Activation():
             activation_range(graph.quantization(op.output), op.activation, graph.tensors[op.output].dtype)
         case UnaryFunction():
-            lookup_table(op, graph.quantization(op.input), graph.quantization(op.output))
+            scales = graph.quantization(op.input), graph.quantization(op.output)
+            lookup_table(op, *scales, graph.tensors[op.output].dtype)
         case PRelu():
             prelu_multipliers(graph, op)
+        case Softmax() if graph.tensors[op.input].dtype == "int16":
+            wide_distance_multiplier(graph.quantization(op.input).scale[0])
         case Softmax() | LogSoftmax():
             softmax_exponentials(float(graph.quantization(op.input).scale[0]))
         case Mean():

@@ -27,6 +27,7 @@ LARGEST_WIDE_MULTIPLIER = 0x7FFF
 LARGEST_STEP = 256  # |output - zero point| beyond which every output is saturated
 ACCUMULATOR_LIMIT = 1 << 31
 MULTIPLIER_CHANGES = (0, 1, -1, 2, -2, 3, -3, 4, -4)
+LARGEST_FUNCTION_SCALE = 4.0  # of int16 that a softmax, sigmoid or tanh reads: its steps stay in int32
 INPUT_SPAN = {"int8": 255, "int16": 32768}  # |value - zero point| at most
 
 
@@ -290,8 +291,20 @@ def product_multiplier(graph: Graph, op: Mul) -> tuple[int, int]:
 
 def prelu_multipliers(graph: Graph, op: PRelu) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return multiplier and shift of positive inputs, and of negative ones times their slope (activations.cc)."""
-    source, slope, output = (graph.quantization(name).scale[0] for name in (op.input, op.slope, op.output))
+    return slope_multipliers(*(graph.quantization(name).scale[0] for name in (op.input, op.slope, op.output)))
+
+
+def slope_multipliers(
+    source: np.float32, slope: np.float32, output: np.float32
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return multiplier and shift of inputs of a scale, and of those that a slope multiplies: quotients of float32."""
     return quantize_multiplier(float(source / output)), quantize_multiplier(float(source * slope / output))
+
+
+def require_function_scale(scale: np.float32) -> None:
+    """Refuse int16 of a scale that softmax, sigmoid and tanh have no room for."""
+    if not 0 < scale <= LARGEST_FUNCTION_SCALE:
+        raise GraphError(f"an int16 input of scale {scale:.3g}, expected at most {LARGEST_FUNCTION_SCALE:.0f}")
 
 
 def requantize_multiplier(graph: Graph, op: Requantize) -> tuple[int, int]:

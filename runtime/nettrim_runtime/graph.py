@@ -15,12 +15,12 @@ from nettrim_runtime.ops import (
     Conv2d,
     Dense,
     Function,
-    Int8Only,
     Layer,
     Op,
     PRelu,
     Requantize,
     UnaryFunction,
+    is_int8_only,
     op_constants,
     op_inputs,
 )
@@ -261,7 +261,7 @@ def _check_types(graph: Graph, op: Op) -> None:
             own = graph.quantization(op.slope)
             is_plain = own.scale.shape == (1,) and own.zero_point == 0
             require(is_plain, op, "slopes with a zero point or several scales, expected one scale and none")
-    if isinstance(op, Int8Only):
+    if is_int8_only(op):
         require(expected != "int16", op, "its input is int16, expected int8 or float32")
     if quantized and isinstance(op, Carrier):
         output = graph.quantization(op.output)

@@ -53,6 +53,7 @@ from nettrim_runtime.ops import (
 )
 from nettrim_runtime.pooling import max_pool_step, sum_pool_step, window_sizes
 from nettrim_runtime.softmax import softmax_step
+from nettrim_runtime.softmax_int16 import wide_exponentials, wide_softmax_step
 from nettrim_runtime.unary import lookup_step, lookup_table
 
 Array = npt.NDArray[Any]
@@ -62,7 +63,6 @@ SCALINGS = {
     Rounding.ONCE: multiply_rounding_once,
     Rounding.WIDE: multiply_wide,
 }
-INT8 = np.iinfo(np.int8)
 
 
 def int8_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
@@ -91,12 +91,12 @@ def int8_step(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Step:
             lower, upper = activation_range(graph.quantization(op.output), op.activation, output.dtype.name)
             return _clamp_step(source, lower, upper, output)
         case UnaryFunction():
-            table = lookup_table(op, graph.quantization(op.input), graph.quantization(op.output))
-            return lookup_step(table, source, output)
+            scales = graph.quantization(op.input), graph.quantization(op.output)
+            return lookup_step(lookup_table(op, *scales, output.dtype.name), source, output)
         case PRelu():
             return _prelu_step(graph, op, source, output)
         case Softmax():
-            return in_blocks(partial(softmax_step, float(graph.quantization(op.input).scale[0])), source, output)
+            return _softmax_step(graph, op, source, output)
         case LogSoftmax():
             return in_blocks(partial(log_softmax_step, float(graph.quantization(op.input).scale[0])), source, output)
         case Pad() | Slice() | Transpose() | ResizeNearest():
@@ -201,7 +201,7 @@ def _multiply_step(graph: Graph, op: Mul, buffers: Mapping[str, Array]) -> Step:
     first_zero, second_zero, zero_point = (
         graph.quantization(name).zero_point for name in (op.first, op.second, op.output)
     )
-    lower, upper = activation_range(graph.quantization(op.output), op.activation)
+    lower, upper = activation_range(graph.quantization(op.output), op.activation, graph.tensors[op.output].dtype)
     first, second, output = (buffers[name] for name in (op.first, op.second, op.output))
     product, other, scratch = (np.empty(output.shape, np.int64) for _ in range(3))
 
@@ -222,6 +222,7 @@ def _prelu_step(graph: Graph, op: PRelu, source: Array, output: Array) -> Step:
     slope = graph.tensors[op.slope].values().astype(np.int64)
     before, after = (graph.quantization(name).zero_point for name in (op.input, op.output))
     positive, negative, scratch = (np.empty(output.shape, np.int64) for _ in range(3))
+    limits = np.iinfo(output.dtype)
 
     def run() -> None:
         np.subtract(source, before, out=positive, dtype=np.int64)
@@ -232,10 +233,17 @@ def _prelu_step(graph: Graph, op: PRelu, source: Array, output: Array) -> Step:
         multiply_by_quantized_multiplier(negative, *below, scratch)
         np.add(positive, negative, out=positive)  # one of the two is zero
         np.add(positive, after, out=positive)
-        np.clip(positive, INT8.min, INT8.max, out=positive)
+        np.clip(positive, limits.min, limits.max, out=positive)
         np.copyto(output, positive, casting="unsafe")
 
     return run
+
+
+def _softmax_step(graph: Graph, op: Softmax, source: Array, output: Array) -> Step:
+    scale = graph.quantization(op.input).scale[0]
+    if source.dtype == np.int16:
+        return in_blocks(partial(wide_softmax_step, wide_exponentials(scale)), source, output)
+    return in_blocks(partial(softmax_step, float(scale)), source, output)
 
 
 def _requantize_step(graph: Graph, op: Requantize, source: Array, output: Array) -> Step:

@@ -316,12 +316,20 @@ Clamping = Dense | Conv2d | Add | Sub | Mul | Activation  # operators with a cla
 Carrier = (
     MaxPool2d | AveragePool2d | Concat | Activation | Reshape | Move
 )  # in int8, all they touch has one quantisation
-Int8Only = Sub | Mul | UnaryFunction | PRelu | Softmax | LogSoftmax  # never on int16
+# Never on int16: TFLite has no kernel for hard swish and log-softmax. That of GELU fills its table in float32 with the
+# C library's erfc or tanh, and no choice of scales keeps all entries off the borders of rounding. That of RSQRT stops
+# the interpreter at a value below zero, which int8 with a range from zero does not have.
+INT8_FUNCTIONS = (Function.HARD_SWISH, Function.GELU, Function.GELU_TANH, Function.RSQRT)
 
 OPERATORS: tuple[type[Op], ...] = (
     *(Dense, Conv2d, MaxPool2d, AveragePool2d, Add, Concat, Activation, Reshape, Softmax),
     *(Requantize, UnaryFunction, Sub, Mul, PRelu, LogSoftmax, Pad, Slice, Transpose, ResizeNearest, Mean),
 )
+
+
+def is_int8_only(op: Op) -> bool:
+    """Whether an operator of integers computes on int8 and never on int16."""
+    return isinstance(op, LogSoftmax) or (isinstance(op, UnaryFunction) and op.function in INT8_FUNCTIONS)
 
 
 def op_inputs(op: Op) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Functions of one value: on floats, and on int8 as a table of 256 values, that of TFLite's reference kernels."""
+"""Functions of one value: on floats, and on integers as a table of all outputs of TFLite's reference kernels."""
 
 import math
 from typing import Any, assert_never
@@ -7,11 +7,17 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim_runtime.errors import GraphError
-from nettrim_runtime.fixed_point import divide_by_power, multiply_by_quantized_multiplier, quantize_multiplier
+from nettrim_runtime.fixed_point import (
+    divide_by_power,
+    multiply_by_quantized_multiplier,
+    quantize_multiplier,
+    slope_multipliers,
+)
 from nettrim_runtime.graph import Quantization
 from nettrim_runtime.inverse_root import inverse_root
 from nettrim_runtime.linear import Step
 from nettrim_runtime.ops import Function, UnaryFunction
+from nettrim_runtime.unary_int16 import wide_table
 
 Array = npt.NDArray[Any]
 
@@ -58,24 +64,28 @@ def unary_step(op: UnaryFunction, source: Array, output: Array) -> Step:
 
 
 def lookup_step(table: Array, source: Array, output: Array) -> Step:
-    """Prepare output = table[source + 128] on int8 of one shape."""
+    """Prepare output = table[source - smallest integer] on integers of one shape and type."""
     places = np.empty(source.shape, np.intp)
+    smallest = int(np.iinfo(source.dtype).min)
 
     def run() -> None:
-        np.subtract(source, INT8.min, out=places, dtype=np.intp)
+        np.subtract(source, smallest, out=places, dtype=np.intp)
         np.take(table, places, out=output, mode="clip")
 
     return run
 
 
-def lookup_table(op: UnaryFunction, source: Quantization, target: Quantization) -> Array:
-    """Return the outputs for the inputs -128, -127, ... 127: (256,) int8, the same on every machine.
+def lookup_table(op: UnaryFunction, source: Quantization, target: Quantization, dtype: str = "int8") -> Array:
+    """Return the outputs for all inputs of a type, the smallest first: (256,) int8 or (65536,) int16.
 
-    Leaky ReLU, hard swish and 1 / sqrt(x) are fixed-point arithmetic (leaky_relu.h and hard_swish.h in
-    tensorflow/lite/kernels/internal/reference, and `inverse_root`). The others are computed in float32 (LUTPopulate in
-    tensorflow/lite/kernels/internal/common.h), here with exponentials and their like rounded correctly. A C library may
-    round them otherwise in the last of 24 bits, which only shows where `border_distance` is next to nothing.
+    They are the same on every machine. On int8, leaky ReLU, hard swish and 1 / sqrt(x) are fixed-point arithmetic
+    (leaky_relu.h and hard_swish.h in tensorflow/lite/kernels/internal/reference, and `inverse_root`). The others are
+    computed in float32 (LUTPopulate in tensorflow/lite/kernels/internal/common.h), here with exponentials and their
+    like rounded correctly. A C library may round them otherwise in the last of 24 bits, which only shows where
+    `border_distance` is next to nothing. On int16 see `unary_int16`.
     """
+    if dtype == "int16":
+        return wide_table(op, source, target)
     inputs = np.arange(INT8.min, INT8.max + 1, dtype=np.int64) - source.zero_point
     match op.function:
         case Function.LEAKY_RELU:
@@ -94,7 +104,7 @@ def lookup_table(op: UnaryFunction, source: Quantization, target: Quantization) 
 
 
 def border_distance(op: UnaryFunction, source: Quantization, target: Quantization) -> float:
-    """Return how near an entry of a function's table comes to the border between two integers, in steps."""
+    """Return how near an entry of a function's int8 table comes to the border between two integers, in steps."""
     if op.function in {Function.LEAKY_RELU, Function.HARD_SWISH, Function.RSQRT}:
         return 0.5  # integer arithmetic, without a doubt
     steps = np.abs(_steps(op, source, target).astype(np.float64))
@@ -144,8 +154,9 @@ def _in_float32(function: Function, x: Array) -> Array:
 
 def _leaky_relu(inputs: Array, alpha: float, input_scale: np.float32, output_scale: np.float32) -> Array:
     above, below = inputs.copy(), inputs.copy()
-    multiply_by_quantized_multiplier(above, *quantize_multiplier(float(input_scale / output_scale)))
-    multiply_by_quantized_multiplier(below, *quantize_multiplier(float(input_scale * np.float32(alpha) / output_scale)))
+    multipliers = slope_multipliers(input_scale, np.float32(alpha), output_scale)
+    multiply_by_quantized_multiplier(above, *multipliers[0])
+    multiply_by_quantized_multiplier(below, *multipliers[1])
     return np.where(inputs >= 0, above, below)
 
 

@@ -64,6 +64,30 @@ def test_networks_with_int16_give_the_bits_of_the_engine(make: Any, seed: int) -
     check_bits(graph)
 
 
+def gates(rng: np.random.Generator) -> Graph:
+    """Return a network of functions, pairs and a softmax of every pixel, without dense layers."""
+    builder = GraphBuilder(rng, (5, 4, 3))
+    image = builder.conv(6, (3, 3))
+    builder.function(Function.SIGMOID)
+    product = builder.mul(image)
+    builder.function(Function.LEAKY_RELU, 0.2)
+    builder.sub(product)
+    builder.prelu()
+    builder.conv(6, (1, 1))
+    builder.function(Function.TANH)
+    builder.mul(product)
+    builder.softmax()
+    builder.conv(2, (1, 1))
+    return builder.build()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_functions_and_pairs_on_int16_give_the_bits_of_the_engine(seed: int) -> None:
+    graph = widened(gates(np.random.default_rng(seed)), np.random.default_rng(seed), share=1 if seed == 0 else 0.5)
+    assert micro_gaps(graph) == ()
+    check_bits(graph)
+
+
 def test_what_is_lacking_is_named() -> None:
     builder = GraphBuilder(np.random.default_rng(0), (3, 3, 2))
     builder.activation(RELU_N1_TO_1)

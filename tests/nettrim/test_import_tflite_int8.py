@@ -18,7 +18,17 @@ from nettrim_runtime.fixed_point import exact_multiplier
 from nettrim_runtime.graph import Graph
 from tests.c_model import compile_c, run_c, write_sources
 from tests.exporters.test_tflite import SINGLE
-from tests.graphs import GraphBuilder, quantized, random_branches, random_cnn, random_inputs, random_mlp, widened
+from tests.graphs import (
+    GraphBuilder,
+    quantized,
+    random_branches,
+    random_cnn,
+    random_functions,
+    random_inputs,
+    random_mlp,
+    random_moves,
+    widened,
+)
 from tests.nettrim.tflite_models import RELU, FileWriter, rescaled_file, run_litert, write_file
 from tests.shared_data import shared_data
 
@@ -102,7 +112,7 @@ def test_what_nettrim_writes_it_reads_with_every_bit(
 
 
 @pytest.mark.parametrize("prepare", [quantized, widened])
-@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches])
+@pytest.mark.parametrize("make", [random_mlp, random_cnn, random_branches, random_functions, random_moves])
 def test_whole_networks_keep_every_bit(
     tmp_path: Path, make: Callable[..., Graph], prepare: Callable[..., Graph]
 ) -> None:

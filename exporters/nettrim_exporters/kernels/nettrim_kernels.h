@@ -60,7 +60,8 @@ enum {
     NT_SATURATED = 256,      /* this far from the zero point every output is at the end of its range */
     NT_SUM_SHIFT = 12,       /* softmax: from Q0.31 exponentials to the Q12.19 sum */
     NT_PROBABILITY_BITS = 8, /* softmax: outputs are Q0.8 */
-    NT_NEWTON_STEPS = 3
+    NT_NEWTON_STEPS = 3,
+    NT_SIGMOIDS = 256 /* entries of the table of sigmoids on int16 */
 };
 
 /* How an accumulator of an output channel becomes int8; all arrays are (n_outputs). */
@@ -911,6 +912,15 @@ static inline void nt_add16(const nt_addition *add, int32_t size, const int16_t 
     }
 }
 
+static inline void nt_multiply16(const nt_product *product, int32_t size, const int16_t *first, int32_t first_step,
+                                 const int16_t *second, int32_t second_step, int16_t *out)
+{
+    for (int32_t i = 0; i < size; ++i, first += first_step, second += second_step) {
+        const int32_t scaled = nt_multiply_rounding_twice(*first * *second, product->multiplier, product->shift);
+        out[i] = nt_clamp16(scaled, product->lower, product->upper);
+    }
+}
+
 static inline void nt_reduce_mean16(const nt_reduction *mean, const int16_t *in, int16_t *out)
 {
     for (int32_t a = 0; a < mean->kept[0]; ++a) {
@@ -932,6 +942,108 @@ static inline void nt_activation16(int32_t size, int32_t lower, int32_t upper, c
 {
     for (int32_t i = 0; i < size; ++i) {
         out[i] = nt_clamp16(in[i], lower, upper);
+    }
+}
+
+static inline int16_t nt_slope16(const nt_prelu_scales *scales, int32_t value, int32_t slope)
+{
+    const int32_t scaled =
+        value >= 0 ? nt_multiply_rounding_twice(value, scales->multiplier, scales->shift)
+                   : nt_multiply_rounding_twice(value * slope, scales->slope_multiplier, scales->slope_shift);
+    return nt_clamp16(scaled, INT16_MIN, INT16_MAX);
+}
+
+static inline void nt_leaky_relu16(const nt_prelu_scales *scales, int32_t size, const int16_t *in, int16_t *out)
+{
+    for (int32_t i = 0; i < size; ++i) {
+        out[i] = nt_slope16(scales, in[i], 1);
+    }
+}
+
+static inline void nt_prelu16(const nt_prelu_scales *scales, const int8_t *slope, int32_t n_pixels, int32_t channels,
+                              const int16_t *in, int16_t *out)
+{
+    for (int32_t i = 0; i < n_pixels; ++i) {
+        for (int32_t c = 0; c < channels; ++c) {
+            *out++ = nt_slope16(scales, *in++, slope[c]);
+        }
+    }
+}
+
+/* A sigmoid of steps >= 0, 2^bits of them to an entry of the table, as Q0.(16 + bits); end is what is beyond it. */
+static inline int32_t nt_sigmoid_of_steps(const uint16_t *table, int32_t steps, int32_t bits, int32_t end)
+{
+    const int32_t place = steps >> bits;
+    const int32_t rest = steps & (((int32_t)1 << bits) - 1);
+    if (place >= NT_SIGMOIDS - 1) {
+        return end;
+    }
+    return table[place] * ((int32_t)1 << bits) + rest * (table[place + 1] - table[place]);
+}
+
+static inline int32_t nt_table_steps(int32_t value, int32_t multiplier, int32_t right)
+{
+    return (value * multiplier + (right > 0 ? (int32_t)1 << (right - 1) : 0)) >> right;
+}
+
+/* multiplier and right lead to steps of 1 / 12288; table[i] is sigmoid(i / 24) in Q0.16. */
+static inline void nt_sigmoid16(const uint16_t *table, int32_t multiplier, int32_t right, int32_t size,
+                                const int16_t *in, int16_t *out)
+{
+    for (int32_t i = 0; i < size; ++i) {
+        const int32_t steps = nt_table_steps(in[i], multiplier, right);
+        const int32_t found = nt_sigmoid_of_steps(table, steps < 0 ? -steps : steps, 9, 0x7FFF * 1024);
+        out[i] = (int16_t)((steps < 0 ? ((int32_t)1 << 25) - found + 511 : found + 512) >> 10);
+    }
+}
+
+/* The same with tanh(x) = 2 * sigmoid(2 * x) - 1. */
+static inline void nt_tanh16(const uint16_t *table, int32_t multiplier, int32_t right, int32_t size, const int16_t *in,
+                             int16_t *out)
+{
+    for (int32_t i = 0; i < size; ++i) {
+        const int32_t steps = nt_table_steps(in[i], multiplier, right);
+        const int32_t found = nt_sigmoid_of_steps(table, steps < 0 ? -steps : steps, 8, 0xFFFF * 256) - ((int32_t)1 << 23);
+        out[i] = (int16_t)((steps < 0 ? 127 - found : found + 128) >> 8);
+    }
+}
+
+/* A function of int16 values: 513 entries, straight lines between them. */
+static inline int32_t nt_interpolate16(const int16_t *table, int32_t value)
+{
+    const int16_t *entry = table + 256 + (value >> 7);
+    return entry[0] + (((entry[1] - entry[0]) * (value & 127) + 64) >> 7);
+}
+
+/* exp(scale * (value - largest)) in Q0.15; multiplier and shift lead to the table's steps. */
+static inline int32_t nt_exponential16(const int16_t *table, int32_t multiplier, int32_t shift, int32_t distance)
+{
+    const int32_t scaled = nt_multiply_rounding_twice(distance, multiplier, shift);
+    return nt_interpolate16(table, nt_max(scaled + INT16_MAX, INT16_MIN));
+}
+
+/* Each row of depth values by itself. Outputs have scale 1/32768. */
+static inline void nt_softmax16(const int16_t *exponentials, const int16_t *reciprocals, int32_t multiplier,
+                                int32_t shift, int32_t n_rows, int32_t depth, const int16_t *in, int16_t *out)
+{
+    for (int32_t row = 0; row < n_rows; ++row, in += depth, out += depth) {
+        int32_t largest = INT16_MIN;
+        int32_t total = 0;
+        for (int32_t i = 0; i < depth; ++i) {
+            largest = nt_max(largest, in[i]);
+        }
+        for (int32_t i = 0; i < depth; ++i) {
+            out[i] = (int16_t)nt_exponential16(exponentials, multiplier, shift, in[i] - largest);
+            total += out[i];
+        }
+        const int32_t headroom = nt_headroom(total);
+        const int64_t sum = (((int64_t)total << headroom) + ((int64_t)1 << 13)) >> 14;
+        const int32_t fraction = nt_min((int32_t)sum - ((int32_t)3 << 15), INT16_MAX);
+        const int32_t inverse = nt_interpolate16(reciprocals, fraction);
+        const int32_t right = 30 - headroom;
+        for (int32_t i = 0; i < depth; ++i) {
+            out[i] = nt_clamp16((out[i] * inverse + ((int32_t)1 << (right - 1))) >> right, 0, INT16_MAX);
+        }
     }
 }
 
