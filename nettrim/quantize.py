@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.clear_tables import clear_tables
-from nettrim.widen import quantization_families, with_requantizations
+from nettrim.widen import quantization_classes, quantization_families, with_requantizations
 from nettrim_runtime.csr import CsrMatrix
 from nettrim_runtime.errors import UnsupportedOperatorError
 from nettrim_runtime.fixed_output import fixed_output
@@ -21,6 +21,7 @@ from nettrim_runtime.graph import INTEGER_ACTIVATIONS, Graph, Quantization, Tens
 from nettrim_runtime.ops import (
     Add,
     Carrier,
+    Clamping,
     Conv2d,
     Dense,
     Function,
@@ -50,11 +51,14 @@ SCALE_TRIALS = 64  # steps of one unit in the last place of a float32 scale
 SMALLEST_SPAN, SPAN_OF_ZERO = 1e-20, 1e-6  # an activation that is always zero still needs a scale
 SMALLEST_SOFTMAX_SPAN = 2.0**-18  # a softmax takes scales above 2^-26 only: its multiplier has a whole part
 HARD_SWISH_SPAN = 1 / 100  # of its input's: TFLite takes an output scale above 1/128 of the input's
-LAYER_SPAN = 2.0**-30  # of its largest summand: sums scale to outputs by less than 2^30
+LAYER_SPAN = {"int8": 2.0**-30, "int16": 2.0**-18}  # of its largest summand: sums scale by less than 2^30 and 2^14
 # Of the inputs': int32 products, slopes' products and sums are shifted left by fewer bits than they have to spare.
 PRODUCT_SPAN = {"int8": 2.0**-20, "int16": 2.0**-11}
 SLOPE_SPAN = {"int8": 2.0**-20, "int16": 2.0**-10}
 SUM_SPAN = {"int8": 0.0, "int16": 2.0**-12}
+REQUANTIZED_SPAN = 2.0**-12
+CLAMP_STEP = 2.0**-30  # of a clamp's end
+LARGEST_RATIO = 2.0**20  # of an int8 scale to the int16 one that a function reads: the integers stay in int32
 
 
 def quantize_graph(graph: Graph, ranges: Mapping[str, Range], wide: Collection[str] = ()) -> Graph:
@@ -69,7 +73,7 @@ def quantize_graph(graph: Graph, ranges: Mapping[str, Range], wide: Collection[s
         (smallest, largest) value of every activation by name, in real units.
     wide : collection of str
         Activations that become int16, whole classes of `nettrim.widen.widenable`; a `Requantize` stands where they
-        meet int8.
+        meet int8. A class that a softmax, sigmoid or tanh writes stays in int8 where its input's values are too large.
 
     Returns
     -------
@@ -82,9 +86,14 @@ def quantize_graph(graph: Graph, ranges: Mapping[str, Range], wide: Collection[s
         As `check_quantize`.
     """
     check_quantize(graph)
-    graph, bases, wide = with_requantizations(graph, wide)
+    original, chosen = graph, frozenset(wide)
+    graph, bases, wide = with_requantizations(graph, chosen)
     ranges = {**ranges, **{name: ranges[base] for name, base in bases.items()}}
     quantizations = _activation_quantizations(graph, ranges, wide)
+    beyond = {bases.get(name, name) for name in _out_of_reach(graph, quantizations)}
+    if beyond:
+        kept = (found for found in quantization_classes(original) if not found & beyond)
+        return quantize_graph(original, ranges, chosen & frozenset().union(*kept))
     tensors = {
         name: replace(graph.tensors[name], dtype=_dtype(name, wide), quantization=found)
         for name, found in quantizations.items()
@@ -149,6 +158,17 @@ def _activation_quantizations(
     return {name: chosen[first] for name, first in family.items()}
 
 
+def _out_of_reach(graph: Graph, quantizations: Mapping[str, Quantization]) -> set[str]:
+    """Return outputs of operators on int16 that read int8 of so large a scale that it cannot be requantised."""
+    far = [
+        op.output
+        for op in graph.ops
+        if isinstance(op, Requantize)
+        and quantizations[op.input].scale[0] > LARGEST_RATIO * quantizations[op.output].scale[0]
+    ]
+    return {reader.output for name in far for reader in graph.consumers(name)}
+
+
 def _fixed_outputs(graph: Graph, family: Mapping[str, str], wide: Collection[str]) -> dict[str, Quantization]:
     """Return by family the quantizations that operators fix, also where their outputs are requantised."""
     sources = {family[op.output]: op for op in graph.ops if fixed_output(op) is not None}
@@ -175,12 +195,12 @@ def _with_room(
         if found is not None:
             return STEPS[_dtype(name, wide)] * float(found.scale[0])
         smallest, largest = widened[family[name]]
-        found_span = max(largest, 0.0) - min(smallest, 0.0)
-        return found_span if found_span > SMALLEST_SPAN else SPAN_OF_ZERO
+        reached = max(largest, 0.0) - min(smallest, 0.0)
+        return reached if reached > SMALLEST_SPAN else SPAN_OF_ZERO
 
     for op in graph.ops:
-        spans = [span(name) for name in op_inputs(op)]
-        least = _smallest_span(graph, op, spans, _dtype(op.output, wide))
+        spans, dtype = [span(name) for name in op_inputs(op)], _dtype(op.output, wide)
+        least = max(_smallest_span(graph, op, spans, dtype), _smallest_clamped(op, dtype))
         if least > span(op.output) and family[op.output] not in fixed:
             smallest = widened[family[op.output]][0]
             widened[family[op.output]] = smallest, smallest + least
@@ -191,14 +211,23 @@ def _smallest_span(graph: Graph, op: Op, inputs: Sequence[float], dtype: str) ->
     """Return the least range of an operator's output, for inputs of these ranges."""
     if isinstance(op, Dense | Conv2d):
         weight, bias = (float(np.abs(graph.tensors[name].values()).max()) for name in (op.weight, op.bias))
-        return max(inputs[0] * weight, bias) * LAYER_SPAN
+        return max(inputs[0] * weight, bias) * LAYER_SPAN[dtype]
     if isinstance(op, Mul):
         return inputs[0] * inputs[1] * PRODUCT_SPAN[dtype]
     if isinstance(op, Add | Sub):
         return max(inputs) * SUM_SPAN[dtype]
     if isinstance(op, UnaryFunction) and op.function is Function.HARD_SWISH:
         return inputs[0] * HARD_SWISH_SPAN
+    if isinstance(op, Requantize):
+        return inputs[0] * REQUANTIZED_SPAN
     return inputs[0] * SLOPE_SPAN[dtype] if isinstance(op, UnaryFunction | PRelu) else 0.0
+
+
+def _smallest_clamped(op: Op, dtype: str) -> float:
+    """Return the least range of an output whose clamp, in its steps, stays in int32."""
+    if isinstance(op, Clamping) and math.isfinite(op.activation.upper):
+        return op.activation.upper * STEPS[dtype] * CLAMP_STEP
+    return 0.0
 
 
 def range_sources(graph: Graph) -> Iterable[str]:

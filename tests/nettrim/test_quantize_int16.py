@@ -17,7 +17,7 @@ from nettrim_runtime.fixed_output import PROBABILITY, WIDE
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import INT8_FUNCTIONS, Function, Requantize
 from tests.exporters.test_tflite import run_litert
-from tests.graphs import GraphBuilder, random_inputs, widened
+from tests.graphs import RELU6, GraphBuilder, random_inputs, widened
 
 Build = Callable[[GraphBuilder, str], object]
 WIDTH = 12
@@ -63,6 +63,39 @@ def test_any_ranges_are_quantised_so_that_the_reference_kernels_run(
     ranges = {name: (-span, rng.uniform(0.1, 1) * span) for name, span in zip(names, largest, strict=True)}
     quantized = quantize_graph(graph, ranges, frozenset().union(*widenable(graph)))
     samples = random_inputs(quantized, rng, 50)
+    np.testing.assert_array_equal(run_graph(quantized, samples), run_litert(render_tflite(quantized), samples))
+
+
+@pytest.mark.parametrize(("largest", "dtype"), [(1e8, "int16"), (1e13, "int8")])
+def test_a_function_of_enormous_int8_values_stays_in_int8(largest: float, dtype: str) -> None:
+    builder = GraphBuilder(np.random.default_rng(0), (WIDTH,))
+    layer = builder.dense(WIDTH)
+    builder.function(Function.HARD_SWISH)
+    builder.function(Function.TANH)
+    gate = builder.output
+    builder.mul(layer)
+    builder.dense(3)
+    graph = builder.build()
+    ranges = dict.fromkeys(("input", *(op.output for op in graph.ops)), (-1.0, 1.0))
+    ranges["hard_swish1.out"] = (-0.4, largest)
+    quantized = quantize_graph(graph, ranges, frozenset({gate}))
+    assert quantized.tensors[gate].dtype == dtype
+    samples = random_inputs(quantized, np.random.default_rng(0), 50)
+    np.testing.assert_array_equal(run_graph(quantized, samples), run_litert(render_tflite(quantized), samples))
+
+
+@pytest.mark.parametrize("is_wide", [False, True])
+@pytest.mark.parametrize("span", [0.0, 1e-8])
+def test_outputs_that_hardly_leave_zero_keep_their_clamp_in_int32(span: float, is_wide: bool) -> None:
+    builder = GraphBuilder(np.random.default_rng(0), (WIDTH,))
+    layer = builder.dense(WIDTH)
+    builder.sub(layer, RELU6)
+    output = builder.output
+    builder.dense(3)
+    graph = builder.build()
+    ranges = dict.fromkeys(("input", *(op.output for op in graph.ops)), (-1.0, 1.0)) | {output: (0.0, span)}
+    quantized = quantize_graph(graph, ranges, {layer, output} if is_wide else set())
+    samples = random_inputs(quantized, np.random.default_rng(0), 50)
     np.testing.assert_array_equal(run_graph(quantized, samples), run_litert(render_tflite(quantized), samples))
 
 
