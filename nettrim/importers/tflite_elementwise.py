@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nettrim.importers.tflite_conversion import Conversion, fused_activation, refuse
+from nettrim.importers.tflite_conversion import Conversion, fused_activation, integers_of, refuse
 from nettrim.importers.tflite_file import FileOperator
 from nettrim.importers.tflite_scaling import add_scaling
 from nettrim_runtime import tflite_schema as schema
@@ -33,8 +33,14 @@ def convert_pair(operator: FileOperator, conversion: Conversion) -> None:
             return
     if operator.op_type == "DIV":
         refuse("a division by what the network computes, expected one by a constant")
+    kind = PAIRS[operator.op_type]
+    shifts = kind is not Mul and bool(options.integer(schema.AddOptions.POT_SCALE_INT16))
+    if shifts and _are_powers_on_int16(operator, conversion):
+        conversion.objections.append(
+            f"{operator.op_type} {operator.name!r} shifts int16 (pot_scale_int16), expected the sum of any scales"
+        )
     tensors = conversion.value(operator, 0), conversion.value(operator, 1)
-    conversion.put(operator, _add_pair(operator, conversion, PAIRS[operator.op_type], tensors, activation))
+    conversion.put(operator, _add_pair(operator, conversion, kind, tensors, activation))
 
 
 def convert_square(operator: FileOperator, conversion: Conversion) -> None:
@@ -56,6 +62,16 @@ def _add_pair(
     first, second = (_with_rank(conversion, tensor, rank) for tensor in tensors)
     return builder.add(
         kind(builder.op_name(operator.name), first, second, builder.tensor_name(operator.name), activation)
+    )
+
+
+def _are_powers_on_int16(operator: FileOperator, conversion: Conversion) -> bool:
+    """Whether inputs and output are int16 whose scales are powers of two."""
+    ends = (conversion.input(operator, 0), conversion.input(operator, 1), conversion.output(operator))
+    found = [integers_of(end) for end in ends]
+    return all(
+        each is not None and each.type == "INT16" and bool(np.all(np.frexp(each.quantization.scale)[0] == 0.5))
+        for each in found
     )
 
 

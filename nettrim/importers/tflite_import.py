@@ -107,7 +107,7 @@ INPUTS_THAT_COUNT = {  # shapes may be computed from the batch size, by operator
     "TRANSPOSE_CONV": slice(1, None),
 }
 SEVERAL_OUTPUTS = {"SPLIT", "SPLIT_V", "UNPACK"}
-INPUT_TYPES = ("FLOAT32", "INT8", "UINT8")
+INPUT_TYPES = ("FLOAT32", "INT8", "UINT8", "INT16")
 
 
 def import_tflite(data: bytes, source: str, name: str, input_shape: tuple[int, ...] | None = None) -> ImportedModel:

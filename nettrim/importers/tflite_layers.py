@@ -153,6 +153,10 @@ def add_constants(
         values = np.tile(bias.values().reshape(-1), weights.copies)
     else:
         values = np.tile(bias.numbers.reshape(-1).astype(np.float64), weights.copies) * bias_scale
+    if entry is not None and entry.type == "INT16" and bias is not None and bias.numbers.dtype == np.int32:
+        conversion.objections.append(
+            f"{operator.op_type} {operator.name!r} adds an int32 bias to int16, expected int64"
+        )
     names = builder.add_constant(f"{title}.weight", weights.values), builder.add_constant(f"{title}.bias", values)
     if entry is not None and scale is not None and bias_scale is not None:
         _keep_integers(conversion, (entry.type, weights, scale, bias, bias_scale), names)
@@ -224,7 +228,7 @@ def _keep_integers(
     """Keep a layer's integers where they are of the types that go with its input."""
     kind, weights, scale, bias, bias_scale = found
     dtype = BIAS_TYPES.get(kind)
-    if dtype is None or (bias is not None and bias.numbers.dtype not in {dtype, np.dtype(np.int32)}):
+    if dtype is None or (bias is not None and bias.numbers.dtype != dtype):
         return
     numbers = np.zeros(weights.n_outputs) if bias is None else np.tile(bias.numbers.reshape(-1), weights.copies)
     data = np.ascontiguousarray(weights.numbers, np.int8)

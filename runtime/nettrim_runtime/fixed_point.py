@@ -349,7 +349,7 @@ def _wide_pairs(op: Layer, real: Array) -> tuple[Rounding, list[tuple[int, int]]
     for channel, (value, (multiplier, shift)) in enumerate(zip(real, pairs, strict=True)):
         if math.ldexp(multiplier, shift - WIDE_FRACTION_BITS) != value:
             raise GraphError(
-                f"Dense {op.name!r} on int16: no 15-bit multiplier is {value!r}, the scale of output {channel}; take "
+                f"Dense {op.name!r} on int16: no 15-bit multiplier is {value:.9g}, the scale of output {channel}; take "
                 "powers of two for the scales of its input and output, and weight scales of 14 binary digits"
             )
     return Rounding.ONCE, [(multiplier, shift + FRACTION_BITS - WIDE_FRACTION_BITS) for multiplier, shift in pairs]
