@@ -389,6 +389,7 @@ def test_int16_activations_are_verified_everywhere_and_reported(deploy: Deploy, 
     report = json.loads((tmp_path / "model-host" / "report.json").read_text())
     assert {layer["activations"] for layer in report["layers"]} == {"int16"}
     assert {check["artifact"] for check in report["verification"]} >= {"model.npz", "model.tflite", "model.h"}
+    assert ("model.tflite", "nettrim, read back") in {(each["artifact"], each["by"]) for each in report["verification"]}
     assert report["accuracy"]["agreement"] > 0.9
 
 

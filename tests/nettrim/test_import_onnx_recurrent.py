@@ -1,6 +1,7 @@
 """ONNX GRU and LSTM, against ONNX Runtime; their quantised forms against LiteRT and compiled C."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from nettrim_exporters.c_header import c_model_facts, render_c_header
 from nettrim_exporters.tflite import render_tflite
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import UnsupportedOperatorError
+from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import Dense
 from tests.c_model import compile_c, run_c, write_sources
 from tests.exporters.test_tflite import read_back, run_litert
-from tests.graphs import quantized, random_inputs
+from tests.graphs import quantized, random_inputs, widened
 from tests.nettrim.onnx_models import assert_runs_as_in_onnx_runtime, node, op_names, random_floats, write_onnx
 
 Array = npt.NDArray[Any]
@@ -106,12 +108,13 @@ def test_cells_and_states_of_zeros_and_a_second_layer(tmp_path: Path) -> None:
     assert op_names(model).count("Conv2d") == 2
 
 
+@pytest.mark.parametrize("prepare", [quantized, widened])
 @pytest.mark.parametrize(("kind", "attributes"), [("GRU", {"linear_before_reset": 1}), ("GRU", {}), ("LSTM", {})])
 def test_quantised_steps_have_the_bits_of_litert_and_of_c(
-    tmp_path: Path, rng: np.random.Generator, kind: str, attributes: dict[str, Any]
+    tmp_path: Path, rng: np.random.Generator, kind: str, attributes: dict[str, Any], prepare: Callable[..., Graph]
 ) -> None:
     path = model_of(kind, TAILS["all states"], tmp_path, {**weights(kind), **MORE}, **attributes)
-    graph = quantized(assert_runs_as_in_onnx_runtime(path).graph, rng)
+    graph = prepare(assert_runs_as_in_onnx_runtime(path).graph, rng)
     samples = random_inputs(graph, rng, 50)
     expected = run_graph(graph, samples)
     content = render_tflite(graph)
