@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from nettrim.evaluate import run_deployed
 from nettrim.statistics import relative_error
-from nettrim.widen import widenable
+from nettrim.widen import widenable_together
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.graph import Array, Graph
 
@@ -45,4 +45,4 @@ def _by_gain(graph: Graph, samples: Array, quantize: Quantize) -> list[frozenset
     def error(found: frozenset[str]) -> float:
         return relative_error(run_deployed(quantize(found), samples), exact)
 
-    return sorted(widenable(graph), key=error)
+    return sorted(widenable_together(graph), key=error)

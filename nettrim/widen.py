@@ -48,18 +48,27 @@ def _tabulated(graph: Graph) -> Iterable[list[str]]:
 
     Which layer: the last whose shared weight a value comes from. Which function: by what computes its input.
     """
-    order = {layer.weight: place for place, layer in enumerate(graph.layers) if len(graph.sharing(layer.weight)) > 1}
-    origins: dict[str, int] = {}
+    origins = _recurrent_origins(graph)
     producers = {op.output: op for op in graph.ops}
     together: dict[tuple[object, ...], list[str]] = {}
     for op in graph.ops:
-        own = [order[op.weight]] if isinstance(op, Dense) and op.weight in order else []
-        origins[op.output] = max([*own, *(origins.get(name, -1) for name in op_inputs(op))])
-        if isinstance(op, UnaryFunction) and origins[op.output] >= 0:
+        if isinstance(op, UnaryFunction) and op.output in origins:
             source = producers[op.input]
             place = (source.begin, source.end) if isinstance(source, Slice) else type(source)
             together.setdefault((origins[op.output], op.function, op.alpha, place), []).append(op.input)
     return together.values()
+
+
+def _recurrent_origins(graph: Graph) -> dict[str, int]:
+    """Return for values that come from steps of recurrent layers the place of the last of these layers."""
+    order = {layer.weight: place for place, layer in enumerate(graph.layers) if len(graph.sharing(layer.weight)) > 1}
+    origins: dict[str, int] = {}
+    for op in graph.ops:
+        own = [order[op.weight]] if isinstance(op, Dense) and op.weight in order else []
+        found = [*own, *(origins[name] for name in op_inputs(op) if name in origins)]
+        if found:
+            origins[op.output] = max(found)
+    return origins
 
 
 def quantization_classes(graph: Graph) -> tuple[frozenset[str], ...]:
@@ -79,6 +88,19 @@ def widenable(graph: Graph) -> tuple[frozenset[str], ...]:
     """
     fixed = {*graph.inputs, *graph.outputs, *(op.output for op in graph.ops if not _may_be_wide(op))}
     return tuple(found for found in quantization_classes(graph) if not found & fixed)
+
+
+def widenable_together(graph: Graph) -> tuple[frozenset[str], ...]:
+    """Return the classes of `widenable`; those that operators of one kind write in all steps of a layer are one."""
+    origins = _recurrent_origins(graph)
+    producers = {op.output: op for op in graph.ops}
+    together: dict[object, frozenset[str]] = {}
+    for found in widenable(graph):
+        op = next(producers[name] for name in producers if name in found)
+        function = op.function if isinstance(op, UnaryFunction) else None
+        key = (origins[op.output], type(op), function) if op.output in origins else found
+        together[key] = together.get(key, frozenset()) | found
+    return tuple(together.values())
 
 
 def with_requantizations(graph: Graph, wide: Iterable[str]) -> tuple[Graph, dict[str, str], frozenset[str]]:

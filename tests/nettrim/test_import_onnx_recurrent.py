@@ -10,6 +10,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from nettrim.importers import load_model
+from nettrim.widen import widenable, widenable_together
 from nettrim_exporters.c_header import c_model_facts, render_c_header
 from nettrim_exporters.tflite import render_tflite
 from nettrim_runtime.engine import run_graph
@@ -141,6 +143,19 @@ def test_steps_share_weights_and_tables_in_flash_and_weights_in_the_file(
     assert nnz[0] == nnz[1] == GATES[kind] * HIDDEN * (FEATURES + HIDDEN)
     shared = [[name for name in names if name.endswith((b".weight", b".bias"))] for names in file_bytes]
     assert shared[0] == shared[1] == list(dict.fromkeys(shared[1]))
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+def test_what_may_be_int16_is_as_many_sets_of_tensors_for_any_number_of_steps(tmp_path: Path, kind: str) -> None:
+    found = []
+    for n_steps in (4, 8):
+        nodes = [TO_STEPS_FIRST, node(kind, "s w r b", "q h", hidden_size=HIDDEN), node("Squeeze", "h zero", "y")]
+        path = write_onnx(tmp_path / "m.onnx", nodes, ["N", n_steps, FEATURES], {**weights(kind), **MORE}, opset=14)
+        graph = load_model(path).graph
+        together = widenable_together(graph)
+        assert frozenset().union(*together) == frozenset().union(*widenable(graph))
+        found.append(len(together))
+    assert found[0] == found[1] < len(widenable(graph)) / 2
 
 
 @pytest.mark.parametrize(
