@@ -34,7 +34,7 @@ from benchmarks.quality_subjects import (
     with_weights,
 )
 from benchmarks.results_file import Figure, Results, Row, benchmark_parser, current_commit, report_results
-from nettrim.calibrate import choose_tails, quantize_on
+from nettrim.calibrate import choose_tails, quantize_on, quantizer
 from nettrim.deployment_inputs import DEFAULT_DISAGREEMENT
 from nettrim.evaluate import run_deployed
 from nettrim.goal_search import measure_drop, prune_to_drop
@@ -110,10 +110,12 @@ def measure_default_goal(name: str, data: Path) -> Row:
     settings = PruneSettings(max_rows=subject.max_rows)
     rng, graph = np.random.default_rng(0), subject.graph
     start = time.perf_counter()
-    deploy = partial(quantize_on, tails=choose_tails(graph, fit.x))
-    found = prune_to_drop(graph, fit, DEFAULT_DISAGREEMENT, settings, rng=rng, deploy=deploy)
+    tails = choose_tails(graph, fit.x)
+    found = prune_to_drop(
+        graph, fit, DEFAULT_DISAGREEMENT, settings, rng=rng, quantizer=partial(quantizer, tails=tails)
+    )
     seconds = time.perf_counter() - start
-    deployed = deploy(found.result.graph, fit.x, found.wide)
+    deployed = quantize_on(found.result.graph, fit.x, found.wide, tails)
     right = predicted_classes(run_deployed(deployed, split.x)) == split.y
     return {
         "part": "no goal given",

@@ -23,6 +23,7 @@ from nettrim.admm_rows import (
     projection_excess,
     weighted_sums,
 )
+from nettrim.blas_threads import one_blas_thread
 from nettrim.duality import DualSums, best_bounds
 from nettrim.errors import UsageError
 from nettrim_runtime.graph import Array
@@ -305,10 +306,10 @@ def _workers(rows: Rows, settings: AdmmSettings) -> Iterator[Each]:
     # cores, and a busy core delays one slice instead of stopping every matrix product.
     threads = settings.threads or os.cpu_count() or 1
     if rows.backend.threads_itself or threads == 1 or len(rows.index) * rows.Q.shape[1] < SMALLEST_FOR_THREADS:
-        with threadpool_limits(limits=threads if rows.backend.threads_itself else 1):
+        with threadpool_limits(limits=threads) if rows.backend.threads_itself else one_blas_thread():
             yield map
         return
-    with threadpool_limits(limits=1), ThreadPoolExecutor(threads) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         yield pool.map
 
 

@@ -1,6 +1,7 @@
 """What the activations of a float network are on calibration samples: their ranges, with or without their tails."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from nettrim_runtime.graph import Graph
 
 Array = npt.NDArray[Any]
 Range = tuple[float, float]
+Quantize = Callable[[frozenset[str]], Graph]  # activations that are int16 -> the quantised graph
 
 BATCH_SIZE = 64
 TAILS = (1e-5, 1e-4, 1e-3, 1e-2)  # shares of the values at each end that may be cut off
@@ -73,8 +75,20 @@ def quantize_on(
     tails : Mapping or None
         As of `activation_ranges`.
     """
-    cut = {name: tail for name, tail in (tails or {}).items() if name not in wide}
-    return quantize_graph(graph, activation_ranges(graph, samples, cut), wide)
+    return quantizer(graph, samples, tails)(wide)
+
+
+def quantizer(graph: Graph, samples: Array, tails: Mapping[str, float] | None = None) -> Quantize:
+    """Return `quantize_on` as a function of ``wide`` alone: one network's ranges are the same for any choice of it."""
+    tails = tails or {}
+    narrow = cache(lambda: activation_ranges(graph, samples, tails))
+    whole = cache(lambda: activation_ranges(graph, samples))
+
+    def quantize(wide: frozenset[str] = frozenset()) -> Graph:
+        uncut = {name: whole()[name] for name in wide if tails.get(name, 0.0) > 0}
+        return quantize_graph(graph, {**narrow(), **uncut}, wide)
+
+    return quantize
 
 
 def range_without_tails(values: Array, tail: float) -> Range:

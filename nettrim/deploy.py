@@ -9,7 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from nettrim.board_limits import check_fits, deployed_flash_bytes, formats_for
-from nettrim.calibrate import choose_tails, quantize_on
+from nettrim.calibrate import Quantize, choose_tails, quantize_on, quantizer
 from nettrim.deployment_inputs import DeployOptions, Inputs
 from nettrim.deployment_warnings import result_warnings
 from nettrim.evaluate import (
@@ -201,16 +201,18 @@ def _prune(
         inputs.max_drop,
         inputs.prune,
         rng=rng,
-        deploy=lambda pruned, samples, needed: (
-            quantize_on(pruned, samples, wide | needed, tails)
-            if inputs.precision == "int8"
-            else deployed_floats(pruned, inputs.precision)
-        ),
+        quantizer=partial(_quantizer, precision=inputs.precision, tails=tails),
+        wide=wide,
         may_widen=options.int16 == "auto" and inputs.precision == "int8",
         say=say,
     )
     inputs = replace(inputs, prune=replace(inputs.prune, sparsity=found.sparsity))
-    return found.result, inputs, found.trials, wide | found.wide
+    return found.result, inputs, found.trials, found.wide
+
+
+def _quantizer(graph: Graph, samples: Array, *, precision: Precision, tails: Mapping[str, float]) -> Quantize:
+    """Return a float network as it is deployed, as a function of the activations that are int16."""
+    return quantizer(graph, samples, tails) if precision == "int8" else lambda _: deployed_floats(graph, precision)
 
 
 def c_name(stem: str) -> str:

@@ -262,21 +262,23 @@ def price_weights(fitted: FittedNeuron, most: float = 1.0) -> Priced:
     size = len(weights) - 1  # the bias stays
     order, costs = np.zeros(size, int), np.full(size, np.inf)
     places = np.arange(size)  # in the support, of the weights that the matrix still holds
-    left = np.ones(size, bool)
+    left, n_left = np.ones(size, bool), size
+    price, column = np.full(size, np.inf), np.empty(size + 1)
     steps = min(size, math.ceil(most * size) + FEW_WEIGHTS)
     for step in range(steps):
-        price = np.full(len(places), np.inf)
-        np.divide(weights[:-1] ** 2, np.diag(inverse)[:-1], out=price, where=left)
-        gone = int(np.argmin(price))
-        order[step], costs[step], left[gone] = places[gone], price[gone], False
-        column = np.concatenate([inverse[gone, :gone], inverse[gone:, gone]])  # only the lower triangle is kept up
+        np.divide(np.square(weights[:-1]), inverse.diagonal()[:-1], out=price, where=left)
+        gone = int(price.argmin())
+        order[step], costs[step] = places[gone], price[gone]
+        left[gone], price[gone], n_left = False, np.inf, n_left - 1
+        column[:gone], column[gone:] = inverse[gone, :gone], inverse[gone:, gone]  # only the lower triangle is kept up
         pivot = column[gone]
         weights -= weights[gone] / pivot * column
         inverse = dsyr(-1.0 / pivot, column, lower=1, a=inverse, overwrite_a=1)
-        if np.count_nonzero(left) <= SHRINK_AT * len(places):
+        if n_left <= SHRINK_AT * len(places):
             kept = np.append(left, True)
             weights, inverse = weights[kept], np.asfortranarray(inverse[np.ix_(kept, kept)])
-            places, left = places[left], left[left]
+            places, price, column = places[left], price[left], np.empty(n_left + 1)
+            left = left[left]
     order[steps:] = places[left]
     return Priced(fitted.rows, fitted.weights, order, costs)
 

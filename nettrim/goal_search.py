@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from nettrim.calibrate import Quantize
 from nettrim.evaluate import has_classes, run_deployed
 from nettrim.precision import widen_until
 from nettrim.prune import PruneResult, PruneSettings, measure_budget, prune
@@ -56,7 +56,8 @@ def prune_to_drop(
     settings: PruneSettings,
     *,
     rng: np.random.Generator,
-    deploy: Callable[[Graph, Array, frozenset[str]], Graph],
+    quantizer: Callable[[Graph, Array], Quantize],
+    wide: frozenset[str] = frozenset(),
     may_widen: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> Found:
@@ -65,34 +66,48 @@ def prune_to_drop(
     Parameters
     ----------
     max_drop : float
-        As `measure_drop` counts; the search aims at 0.7 of it.
-    deploy : callable
-        (pruned graph, samples, activations that become int16) -> the quantised graph.
+        As `measure_drop` counts; the search aims at 0.7 of it. Of an output error, at 0.7 of what quantising the
+        original network leaves of it, where that is more.
+    quantizer : callable
+        As `nettrim.calibrate.quantizer`.
+    wide : frozenset of str
+        Activations that are int16 in any case.
     may_widen : bool
-        Whether activations become int16 where the pruned network keeps the drop and its int8 version does not
+        Whether others become int16 where the pruned network keeps the drop and its int8 version does not
         (`nettrim.precision`).
     """
     fit, judged = split_held_out(samples, rng)
+    drop_of = judge_on(graph, judged)
     budget = measure_budget(graph, fit.x, settings, rng, say)
     seed = int(rng.integers(1 << 31))
-    aim, tried = AIM * max_drop, list[_Tried]()
+    least = 0.0
+    if not has_classes(graph, judged):
+        quantize = quantizer(graph, fit.x)
+        least = drop_of(quantize(wide))
+        if may_widen and least > AIM * max_drop:
+            _, least = widen_until(graph, fit.x, quantize, drop_of, AIM * max_drop)
+        least = least if least < max_drop else 0.0
+    aim, tried = least + AIM * (max_drop - least), list[_Tried]()
 
     def attempt(density: float) -> float:
         sparsity = 1 - density
         say(f"trying sparsity {sparsity:.1%}")
         wanted = replace(settings, sparsity=sparsity)
         result = prune(graph, fit.x, wanted, np.random.default_rng(seed), say, budget=budget)
-        wide, quantized = frozenset[str](), partial(deploy, result.graph, fit.x)
-        drop = measure_drop(graph, quantized(wide), judged)
-        if may_widen and drop > aim >= measure_drop(graph, result.graph, judged):
+        quantize, needed = quantizer(result.graph, fit.x), wide
+        drop = drop_of(quantize(wide))
+        if may_widen and drop > aim >= drop_of(result.graph):
             say("looking for layers that need int16")
-            judge = partial(measure_drop, graph, samples=judged)
-            wide, drop = widen_until(result.graph, fit.x, quantized, judge, aim)
-        tried.append(_Tried(Trial(sparsity, drop), result, wide))
+            needed, drop = widen_until(result.graph, fit.x, quantize, drop_of, aim)
+        tried.append(_Tried(Trial(sparsity, drop), result, needed))
         return drop
 
-    search_density(attempt, aim, floor=0.5 / len(judged))
-    if all(one.trial.drop > aim for one in tried):
+    def excess(drop: float) -> float:
+        """Return what pruning adds to the error of int8: independent errors add up in squares."""
+        return math.sqrt(max(drop**2 - least**2, 0.0))
+
+    search_density(lambda density: excess(attempt(density)), excess(aim), floor=0.5 / len(judged))
+    if all(one.trial.drop > max_drop for one in tried):
         attempt(1.0)
     within = [one for one in tried if one.trial.drop <= aim]
     best = max(within, key=_sparsity) if within else min(tried, key=lambda one: (one.trial.drop, one.trial.sparsity))
@@ -129,14 +144,24 @@ def search_density(attempt: Callable[[float], float], aim: float, floor: float) 
 
 def measure_drop(original: Graph, deployed: Graph, samples: Samples) -> float:
     """Return what a network, pruned or deployed, loses: accuracy with labels, else agreement, else output error."""
-    before, after = run_graph(original, samples.x), run_deployed(deployed, samples.x)
-    if not has_classes(original, samples):
-        return relative_error(after, before)
-    classes = predicted_classes(before), predicted_classes(after)
-    if samples.labels is None:
-        return 1 - share_equal(*classes)
-    right = [share_equal(found, samples.labels) for found in classes]
-    return max(0.0, right[0] - right[1])
+    return judge_on(original, samples)(deployed)
+
+
+def judge_on(original: Graph, samples: Samples) -> Callable[[Graph], float]:
+    """Return `measure_drop` for any network beside one original on the same samples, which is run once."""
+    before, with_classes = run_graph(original, samples.x), has_classes(original, samples)
+
+    def drop_of(deployed: Graph) -> float:
+        after = run_deployed(deployed, samples.x)
+        if not with_classes:
+            return relative_error(after, before)
+        classes = predicted_classes(before), predicted_classes(after)
+        if samples.labels is None:
+            return 1 - share_equal(*classes)
+        right = [share_equal(found, samples.labels) for found in classes]
+        return max(0.0, right[0] - right[1])
+
+    return drop_of
 
 
 def _sparsity(tried: _Tried) -> float:

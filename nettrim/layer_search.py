@@ -46,6 +46,8 @@ class SearchSettings:
         Of the fit on the chosen support.
     screen_gap, screen_iterations : float, int
         Looser gap and fewer iterations of the solves that only look for epsilon.
+    choice_gap, choice_iterations : float, int
+        The same of the solve whose weights elimination chooses from: it needs a bound, hardly the optimum.
     surplus : float
         Share of weights that the screen keeps beyond those wanted; at most 0.2 of what it could drop.
     elimination : EliminationSettings or None
@@ -64,6 +66,8 @@ class SearchSettings:
     refit: RefitSettings = field(default_factory=RefitSettings)
     screen_gap: float = 3e-2
     screen_iterations: int = 100
+    choice_gap: float = 1e-2
+    choice_iterations: int = 1500
     elimination: EliminationSettings | None = field(default_factory=EliminationSettings)
     plain: bool = False
     surplus: float = 1.5
@@ -73,10 +77,18 @@ class SearchSettings:
     @property
     def screen(self) -> AdmmSettings:
         """The settings of a solve that only looks for epsilon."""
+        return self._looser(self.screen_gap, self.screen_iterations)
+
+    @property
+    def choice(self) -> AdmmSettings:
+        """The settings of the solve that elimination starts from."""
+        return self._looser(self.choice_gap, self.choice_iterations)
+
+    def _looser(self, relative_gap: float, max_iterations: int) -> AdmmSettings:
         return replace(
             self.admm,
-            relative_gap=max(self.screen_gap, self.admm.relative_gap),
-            max_iterations=min(self.screen_iterations, self.admm.max_iterations),
+            relative_gap=max(relative_gap, self.admm.relative_gap),
+            max_iterations=min(max_iterations, self.admm.max_iterations),
         )
 
 
@@ -117,9 +129,11 @@ def solve_to_nnz(
         return evaluate(problem, *refit_within(problem, whole, bias, whole != 0, settings.refit), SolverStatus.SOLVED)
     surplus = min(settings.surplus * nnz, LARGEST_SURPLUS * (int(np.count_nonzero(usable)) - nnz))
     epsilon = _find_epsilon(layer, state, (nnz + 0.7 * surplus, nnz + 1.3 * surplus), settings)
-    iterate(layer, state, epsilon, settings.admm)
-    screen = read_solution(layer, state, epsilon, settings.admm)
-    if settings.elimination and is_unstructured(problem.structure) and nnz > 0:
+    eliminates = settings.elimination is not None and is_unstructured(problem.structure) and nnz > 0
+    solve = settings.choice if eliminates else settings.admm
+    iterate(layer, state, epsilon, solve)
+    screen = read_solution(layer, state, epsilon, solve)
+    if settings.elimination and eliminates:
         start = _largest(problem, screen.W, usable, max(screen.nnz, nnz))
         first = np.where(start, np.where(screen.W != 0, screen.W, problem.W), np.float32(0))
         W, bias = choose_weights(problem, first, screen.bias, nnz, importance=importance, settings=settings.elimination)

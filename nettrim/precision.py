@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from nettrim.calibrate import Quantize
 from nettrim.evaluate import run_deployed
 from nettrim.statistics import relative_error
 from nettrim.widen import widenable_together
@@ -9,7 +10,6 @@ from nettrim_runtime.engine import run_graph
 from nettrim_runtime.graph import Array, Graph
 
 ORDER_SAMPLES = 256  # that tell which class to widen first
-Quantize = Callable[[frozenset[str]], Graph]  # activations that are int16 -> the quantised graph
 
 
 def widen_until(

@@ -8,8 +8,8 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from nettrim.blas_threads import one_blas_thread
 from nettrim.layer_problem import SAMPLES_PER_BLOCK, LayerProblem, gram_matrix, neuron_distances
 from nettrim_runtime.graph import Array
 
@@ -73,7 +73,7 @@ def fit_on_support(
     found = fit_neurons(problem, W, bias, support, settings, use=lambda one: (one.rows, one.weights))
     for neuron, (rows, weights) in enumerate(found):
         fitted[rows[:-1], neuron], offset[neuron] = weights[:-1], weights[-1]
-    with threadpool_limits(limits=1):
+    with one_blas_thread():
         before, after = neuron_distances(problem, W, bias), neuron_distances(problem, fitted, offset)
     better = after < before
     return np.where(better, fitted, W), np.where(better, offset, bias)
@@ -122,7 +122,7 @@ def fit_neurons(
         return use(FittedNeuron(rows, *_newton(piece, start[rows, neuron], settings)))
 
     # One BLAS thread a neuron: on small matrices threads cost more than they give, on a busy machine 30 times more.
-    with threadpool_limits(limits=1), ThreadPoolExecutor(min(MOST_WORKERS, os.cpu_count() or 1)) as workers:
+    with one_blas_thread(), ThreadPoolExecutor(min(MOST_WORKERS, os.cpu_count() or 1)) as workers:
         results: list[Result] = []
         for X, neurons in problem.groups:
             A = np.concatenate([X, np.ones((1, X.shape[1]), np.float32)])

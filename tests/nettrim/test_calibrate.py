@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nettrim.calibrate import activation_ranges, choose_tails, range_without_tails
+from nettrim.calibrate import activation_ranges, choose_tails, quantize_on, quantizer, range_without_tails
 from nettrim.quantize import quantize_graph
 from nettrim_runtime.engine import prepare, run_graph
 from nettrim_runtime.graph import Array, Graph
@@ -87,3 +87,19 @@ def test_running_again_behind_an_activation_gives_what_a_whole_run_does() -> Non
         program.buffers[op.output][:] = kept
         program.run_behind(op.output)
         np.testing.assert_array_equal(program.buffers[graph.outputs[0]], expected)
+
+
+def test_int16_activations_keep_their_tails_and_the_others_are_cut() -> None:
+    rng = np.random.default_rng(5)
+    graph = random_mlp(rng)
+    samples = random_inputs(graph, rng, 100)
+    first, second = (layer.output for layer in graph.layers[:2])
+    tails = dict.fromkeys((first, second), 0.05)
+    quantize = quantizer(graph, samples, tails)
+    for wide in (frozenset[str](), frozenset({first}), frozenset({second})):
+        ranges = activation_ranges(graph, samples, {name: tail for name, tail in tails.items() if name not in wide})
+        wanted = quantize_graph(graph, ranges, wide)
+        for found in (quantize(wide), quantize_on(graph, samples, wide, tails)):
+            for name in (first, second):
+                assert found.tensors[name].dtype == wanted.tensors[name].dtype
+                assert found.quantization(name).scale == wanted.quantization(name).scale

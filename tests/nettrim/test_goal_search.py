@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nettrim.calibrate import activation_ranges
-from nettrim.goal_search import MAX_TRIALS, measure_drop, prune_to_drop, search_density
+from nettrim.calibrate import quantizer
+from nettrim.goal_search import MAX_TRIALS, judge_on, measure_drop, prune_to_drop, search_density
 from nettrim.prune import PruneSettings
-from nettrim.quantize import quantize_graph
 from nettrim.samples import Samples
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.graph import Array, Graph
@@ -55,7 +54,7 @@ def test_the_network_found_keeps_the_drop_on_the_samples_it_was_judged_by() -> N
     rng = np.random.default_rng(0)
     graph = random_mlp(rng)
     samples = Samples(rng.standard_normal((400, 20)).astype(np.float32), None, "random")
-    found = prune_to_drop(graph, samples, 0.1, PruneSettings(), rng=rng, deploy=_deploy)
+    found = prune_to_drop(graph, samples, 0.1, PruneSettings(), rng=rng, quantizer=quantizer)
     best = next(trial for trial in found.trials if trial.sparsity == found.sparsity)
     assert found.is_within
     assert best.drop <= 0.1
@@ -68,7 +67,7 @@ def test_a_drop_of_nothing_is_missed_and_says_so() -> None:
     rng = np.random.default_rng(1)
     graph = random_mlp(rng)
     samples = Samples(rng.standard_normal((400, 20)).astype(np.float32), None, "random")
-    found = prune_to_drop(graph, samples, 0.0, PruneSettings(), rng=rng, deploy=_deploy)
+    found = prune_to_drop(graph, samples, 0.0, PruneSettings(), rng=rng, quantizer=quantizer)
     assert found.trials[-1].sparsity == 0
     assert found.is_within == (min(trial.drop for trial in found.trials) == 0)
 
@@ -86,8 +85,8 @@ def test_a_drop_is_of_accuracy_with_labels_and_of_agreement_without() -> None:
     assert measure_drop(graph, deployed, Samples(x, np.full(200, 9), "no class of the network")) == 0.0
 
 
-def _deploy(graph: Graph, samples: Array, wide: frozenset[str] = frozenset()) -> Graph:
-    return quantize_graph(graph, activation_ranges(graph, samples), wide)
+def _deploy(graph: Graph, samples: Array) -> Graph:
+    return quantizer(graph, samples)(frozenset())
 
 
 def _loud(rng: np.random.Generator) -> Graph:
@@ -111,7 +110,7 @@ def test_a_layer_that_int8_is_too_coarse_for_becomes_int16() -> None:
     samples = Samples(rng.standard_normal((600, 20)).astype(np.float32), None, "random")
     found, narrow = (
         prune_to_drop(
-            graph, samples, 0.1, PruneSettings(), rng=np.random.default_rng(5), deploy=_deploy, may_widen=may_widen
+            graph, samples, 0.1, PruneSettings(), rng=np.random.default_rng(5), quantizer=quantizer, may_widen=may_widen
         )
         for may_widen in (True, False)
     )
@@ -126,4 +125,38 @@ def test_nothing_is_widened_where_int8_keeps_the_drop() -> None:
     rng = np.random.default_rng(6)
     graph = random_mlp(rng)
     samples = Samples(rng.standard_normal((400, 20)).astype(np.float32), None, "random")
-    assert not prune_to_drop(graph, samples, 0.2, PruneSettings(), rng=rng, deploy=_deploy).wide
+    assert not prune_to_drop(graph, samples, 0.2, PruneSettings(), rng=rng, quantizer=quantizer).wide
+
+
+def _autoencoder(rng: np.random.Generator) -> Graph:
+    """Return a network whose answer is a reconstruction, an output error; half the weights hardly count."""
+    builder = GraphBuilder(rng, (20,))
+    builder.dense(12, RELU)
+    builder.dense(20)
+    graph = builder.build()
+    weights = [graph.tensors[layer.weight] for layer in graph.layers]
+    return graph.with_tensors(
+        replace(weight, data=np.where(rng.random(weight.shape) < 0.5, weight.values(), 1e-4 * weight.values()))
+        for weight in weights
+    )
+
+
+def test_an_output_error_that_int8_nearly_uses_up_leaves_room_for_pruning() -> None:
+    rng = np.random.default_rng(7)
+    graph = _autoencoder(rng)
+    samples = Samples(rng.standard_normal((600, 20)).astype(np.float32), None, "random")
+    least = measure_drop(graph, _deploy(graph, samples.x), samples)
+    found = prune_to_drop(graph, samples, 1.3 * least, PruneSettings(), rng=rng, quantizer=quantizer, may_widen=False)
+    assert found.is_within
+    assert found.sparsity > 0
+    assert all(trial.sparsity > 0 for trial in found.trials)
+
+
+def test_a_drop_of_one_original_is_the_same_for_any_number_of_networks() -> None:
+    rng = np.random.default_rng(8)
+    graph, other = random_mlp(rng), random_mlp(rng)
+    samples = Samples(rng.standard_normal((100, 20)).astype(np.float32), None, "random")
+    drop_of = judge_on(graph, samples)
+    for deployed in (other, _deploy(other, samples.x), graph):
+        assert drop_of(deployed) == measure_drop(graph, deployed, samples)
+    assert drop_of(graph) == 0.0

@@ -165,3 +165,15 @@ def _magnitude_distance(problem: LayerProblem, nnz: int) -> float:
 
     threshold = np.sort(np.abs(problem.W), axis=None)[-nnz]
     return distance(problem, *refit(problem, np.where(np.abs(problem.W) >= threshold, problem.W, 0), problem.bias))
+
+
+def test_elimination_starts_from_a_screen_that_is_not_solved_for_ever() -> None:
+    problem, admm = random_problem(21, shape=(40, 10, 300)), AdmmSettings(relative_gap=1e-9)
+    short, long = (
+        solve_to_nnz(problem, 120, settings=SearchSettings(admm, choice_gap=1e-9, choice_iterations=most))
+        for most in (20, 1000)
+    )
+    assert short.status is long.status is SolverStatus.MAX_ITERATIONS
+    assert long.iterations == short.iterations + 980
+    assert short.nnz == long.nnz == 120
+    assert short.distance == pytest.approx(long.distance, rel=0.1)  # elimination and regrowth decide, not the screen
