@@ -4,15 +4,17 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nettrim.bench import BenchSettings, bench_bundle, bench_table
@@ -27,6 +29,7 @@ from nettrim.errors import BudgetMissedError, InvalidBenchmarkError, UsageError
 from nettrim.hybrid import Precision
 from nettrim.layer_problem import Constraint
 from nettrim.layer_search import SearchSettings
+from nettrim.progress import Progress
 from nettrim.prune import Mode, PruneSettings
 from nettrim.report import print_report
 from nettrim.samples import ImageLayout, InputOptions
@@ -170,10 +173,11 @@ def deploy(
     inputs = read_inputs(options)
     for warning in inputs.warnings:
         messages.print(f"warning: {warning}", markup=False)
+    messages.print(f"goal: {inputs.goal}", markup=False)
     with _progress(messages) as say:
         deployment = build(options, inputs, say)
-        with new_bundle(options.folder, force=force) as partial:
-            report = write_deployment(partial, deployment, options, say)
+        with new_bundle(options.folder, force=force) as folder:
+            report = write_deployment(folder, deployment, options, say)
     for warning in deployment.warnings[len(inputs.warnings) :]:
         messages.print(f"warning: {warning}", markup=False)
     for note in report["build"]["notes"]:
@@ -297,13 +301,14 @@ def _console() -> Console:
 
 
 @contextmanager
-def _progress(messages: Console) -> Iterator[Callable[[str], None]]:
-    """Give a function that shows a sentence: a moving line on a terminal, plain lines in a pipe."""
+def _progress(messages: Console) -> Iterator[Progress]:
+    """Give what tells where the run is: a moving line on a terminal, plain lines in a pipe."""
+    keep = partial(messages.print, markup=False)
     if not messages.is_terminal:
-        yield lambda sentence: messages.print(sentence, markup=False)
+        yield Progress(keep, keep)
         return
     with messages.status("") as status:
-        yield status.update
+        yield Progress(lambda sentence: status.update(escape(sentence)), keep)
 
 
 def _check_drop(deployment: Deployment, options: DeployOptions) -> None:

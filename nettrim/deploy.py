@@ -1,7 +1,7 @@
 """The whole way for one model and one board: check, prune, quantise, choose formats, measure, write, verify."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -25,9 +25,10 @@ from nettrim.evaluate import (
 )
 from nettrim.fit_search import prune_to_fit
 from nettrim.goal_search import Trial, prune_to_drop
-from nettrim.hybrid import deployed_floats, shipped_floats
+from nettrim.hybrid import Precision, deployed_floats, shipped_floats
 from nettrim.own_integers import dequantized, unpruned
 from nettrim.passes.remove_dead_channels import remove_dead_channels
+from nettrim.progress import Progress
 from nettrim.prune import PruneResult, prune
 from nettrim.sparse_tflite import SparseTflite, describe_sparse_tflite
 from nettrim.storage import smallest_formats, with_dense_weights
@@ -108,13 +109,13 @@ class Deployment:
         return self.agreement.relative_output_error
 
 
-def build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -> Deployment:
+def build(options: DeployOptions, inputs: Inputs, say: Progress) -> Deployment:
     """Prune, quantise and measure; nothing is written.
 
     Parameters
     ----------
-    say : callable
-        Takes a sentence of progress.
+    say : Progress
+        Takes sentences.
 
     Raises
     ------
@@ -125,7 +126,7 @@ def build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) ->
         return _build(options, inputs, say)
 
 
-def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -> Deployment:
+def _build(options: DeployOptions, inputs: Inputs, say: Progress) -> Deployment:
     trials: tuple[Trial, ...] = ()
     if inputs.kept is not None:
         original, shipped = dequantized(inputs.kept), inputs.kept
@@ -156,7 +157,7 @@ def _build(options: DeployOptions, inputs: Inputs, say: Callable[[str], None]) -
     return deployment
 
 
-def _choose_tails(inputs: Inputs, say: Callable[[str], None]) -> Mapping[str, float]:
+def _choose_tails(inputs: Inputs, say: Progress) -> Mapping[str, float]:
     if inputs.precision != "int8":
         return {}
     say("choosing the ranges of int8")
@@ -164,7 +165,7 @@ def _choose_tails(inputs: Inputs, say: Callable[[str], None]) -> Mapping[str, fl
 
 
 def _deploy(
-    inputs: Inputs, pruned: Graph, wide: frozenset[str], tails: Mapping[str, float], say: Callable[[str], None]
+    inputs: Inputs, pruned: Graph, wide: frozenset[str], tails: Mapping[str, float], say: Progress
 ) -> tuple[Graph, Networks]:
     """Return the pruned network as the board gets it, and beside the others with all channels."""
     original, precision = inputs.model.graph, inputs.precision
@@ -183,7 +184,7 @@ def _c_form(shipped: Graph, board: Board) -> CForm | None:
 
 
 def _prune(
-    options: DeployOptions, inputs: Inputs, tails: Mapping[str, float], say: Callable[[str], None]
+    options: DeployOptions, inputs: Inputs, tails: Mapping[str, float], say: Progress
 ) -> tuple[PruneResult, Inputs, tuple[Trial, ...], frozenset[str]]:
     """Prune to the goal; one of a drop or a flash ends as the sparsity that was found. The last are int16."""
     graph, rng = inputs.model.graph, np.random.default_rng(options.seed)
@@ -191,7 +192,7 @@ def _prune(
     if inputs.flash_bytes is not None:
         size = partial(deployed_flash_bytes, samples=inputs.fit.x, board=inputs.board, wide=wide, tails=tails)
         samples = inputs.fit.x
-        found = prune_to_fit(graph, samples, inputs.flash_bytes, inputs.prune, rng=rng, size=size, say=say)
+        found = prune_to_fit(graph, samples, inputs.flash_bytes, inputs.prune, rng=rng, size=size, progress=say)
         return found.result, replace(inputs, prune=replace(inputs.prune, sparsity=found.sparsity)), (), wide
     if inputs.max_drop is None:
         return prune(graph, inputs.fit.x, inputs.prune, rng, say), inputs, (), wide
@@ -204,7 +205,7 @@ def _prune(
         quantizer=partial(_quantizer, precision=inputs.precision, tails=tails),
         wide=wide,
         may_widen=options.int16 == "auto" and inputs.precision == "int8",
-        say=say,
+        progress=say,
     )
     inputs = replace(inputs, prune=replace(inputs.prune, sparsity=found.sparsity))
     return found.result, inputs, found.trials, found.wide

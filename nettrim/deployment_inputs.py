@@ -13,9 +13,11 @@ from nettrim.errors import UsageError
 from nettrim.evaluate import (
     has_classes,
 )
+from nettrim.goal import describe_goal
+from nettrim.goal_search import measure_of
 from nettrim.hybrid import Precision
 from nettrim.importers import ImportedModel, load_model
-from nettrim.own_integers import integer_samples, with_deployment_note
+from nettrim.own_integers import KEPT_GOAL, integer_samples, with_deployment_note
 from nettrim.prune import PruneSettings
 from nettrim.quantize import check_quantize
 from nettrim.samples import (
@@ -94,7 +96,10 @@ class DeployOptions:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Everything that was read and checked before the first solve; ``kept`` are a file's integers to deploy as is."""
+    """Everything that was read and checked before the first solve.
+
+    ``kept`` are a file's integers to deploy as is; ``goal`` says what the run is to reach, and who chose it.
+    """
 
     board: Board
     model: ImportedModel
@@ -108,6 +113,7 @@ class Inputs:
     kept: Graph | None
     precision: Precision = "int8"
     class_names: tuple[str, ...] = ()
+    goal: str = ""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -160,9 +166,30 @@ def read_inputs(options: DeployOptions) -> Inputs:
         calibration = replace(calibration, labels=None)
         max_drop = DEFAULT_DISAGREEMENT if has_classes(graph, calibration) else DEFAULT_OUTPUT_ERROR
         fit = replace(fit, labels=None)
-    precision = options.precision
+    goal = KEPT_GOAL
+    if kept is None:
+        goal = describe_goal(
+            settings,
+            max_drop,
+            measure_of(graph, fit),
+            flash_bytes=flash_bytes,
+            is_default=options.goal_is_default,
+            is_synthetic=calibration.is_synthetic,
+        )
     return Inputs(
-        board, model, spec, fit, held_out, test, settings, max_drop, flash_bytes, kept, precision, class_names
+        board=board,
+        model=model,
+        spec=spec,
+        fit=fit,
+        held_out=held_out,
+        test=test,
+        prune=settings,
+        max_drop=max_drop,
+        flash_bytes=flash_bytes,
+        kept=kept,
+        precision=options.precision,
+        class_names=class_names,
+        goal=goal,
     )
 
 

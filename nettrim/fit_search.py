@@ -7,6 +7,7 @@ import numpy as np
 
 from nettrim.errors import DoesNotFitError
 from nettrim.goal_search import Found
+from nettrim.progress import SILENT, Progress
 from nettrim.prune import KEPT_DENSE, PrunedLayer, PruneResult, PruneSettings, measure_budget, prune
 from nettrim_runtime.graph import Array, Graph
 
@@ -23,7 +24,7 @@ def prune_to_fit(
     *,
     rng: np.random.Generator,
     size: Callable[[Graph], int],
-    say: Callable[[str], None] = lambda _: None,
+    progress: Progress = SILENT,
 ) -> Found:
     """Prune no more than needed for the finished network to take ``flash_bytes`` at most.
 
@@ -48,16 +49,20 @@ def prune_to_fit(
     if size(graph) <= flash_bytes:
         layers = tuple(PrunedLayer(layer.name, KEPT_DENSE, None, response=layer.output) for layer in graph.layers)
         return Found(PruneResult(graph, layers), 0.0, is_within=True, trials=())
-    budget = measure_budget(graph, samples, settings, rng, say)
+    budget = measure_budget(graph, samples, settings, rng, progress)
     seed, target = int(rng.integers(1 << 31)), float(flash_bytes)
-    for _ in range(MAX_TRIALS):
+    for number in range(1, MAX_TRIALS + 1):
         sparsity = _least_sparsity(lambda sparsity: size(_thinned(graph, budget.share(sparsity))), target)
         if sparsity is None:
             break
-        say(f"trying sparsity {sparsity:.1%}")
+        progress.start_trial(number, MAX_TRIALS)
+        progress(f"trying sparsity {sparsity:.1%}")
         wanted = replace(settings, sparsity=sparsity)
-        result = prune(graph, samples, wanted, np.random.default_rng(seed), say, budget=budget)
+        result = prune(graph, samples, wanted, np.random.default_rng(seed), progress, budget=budget)
         found = size(result.graph)
+        progress.end_trial()
+        verdict = "fits" if found <= flash_bytes else "too large"
+        progress.keep(f"trial {number}: sparsity {sparsity:.1%}, {found} bytes of {flash_bytes}: {verdict}")
         if found <= flash_bytes:
             return Found(result, sparsity, is_within=True, trials=())
         target *= CLOSER * flash_bytes / found

@@ -9,7 +9,9 @@ import numpy as np
 
 from nettrim.calibrate import Quantize
 from nettrim.evaluate import has_classes, run_deployed
+from nettrim.goal import Measure, allowed_text, lost_text
 from nettrim.precision import widen_until
+from nettrim.progress import SILENT, Progress
 from nettrim.prune import PruneResult, PruneSettings, measure_budget, prune
 from nettrim.samples import Samples, split_held_out
 from nettrim.statistics import predicted_classes, relative_error, share_equal
@@ -27,10 +29,11 @@ CLOSE = 1.1  # densities of the bracket's ends that are not worth another trial
 
 
 class Trial(NamedTuple):
-    """A sparsity that was tried, and the drop of the deployed network there."""
+    """A sparsity that was tried, the drop of the deployed network there, and whether that is within the aim."""
 
     sparsity: float
     drop: float
+    is_kept: bool
 
 
 class Found(NamedTuple):
@@ -59,7 +62,7 @@ def prune_to_drop(
     quantizer: Callable[[Graph, Array], Quantize],
     wide: frozenset[str] = frozenset(),
     may_widen: bool = True,
-    say: Callable[[str], None] = lambda _: None,
+    progress: Progress = SILENT,
 ) -> Found:
     """Prune as far as the deployed network's drop allows, judged on a fifth of the samples, the rest fits.
 
@@ -77,29 +80,35 @@ def prune_to_drop(
         (`nettrim.precision`).
     """
     fit, judged = split_held_out(samples, rng)
-    drop_of = judge_on(graph, judged)
-    budget = measure_budget(graph, fit.x, settings, rng, say)
+    drop_of, measure = judge_on(graph, judged), measure_of(graph, judged)
+    budget = measure_budget(graph, fit.x, settings, rng, progress)
     seed = int(rng.integers(1 << 31))
-    least = 0.0
-    if not has_classes(graph, judged):
-        quantize = quantizer(graph, fit.x)
-        least = drop_of(quantize(wide))
-        if may_widen and least > AIM * max_drop:
-            _, least = widen_until(graph, fit.x, quantize, drop_of, AIM * max_drop)
-        least = least if least < max_drop else 0.0
+
+    def judge(network: Graph, aim: float) -> tuple[frozenset[str], float]:
+        """Return which activations of a float network are int16, and what it then loses."""
+        quantize = quantizer(network, fit.x)
+        drop = drop_of(quantize(wide))
+        if not may_widen or not drop > aim >= drop_of(network):
+            return wide, drop
+        progress("looking for layers that need int16")
+        return widen_until(network, fit.x, quantize, drop_of, aim)
+
+    least = judge(graph, AIM * max_drop)[1] if measure == "output error" else 0.0
+    least = least if least < max_drop else 0.0
     aim, tried = least + AIM * (max_drop - least), list[_Tried]()
+    progress.keep(f"looking for the sparsest network: {allowed_text(aim, measure)} on {len(judged)} samples set apart")
 
     def attempt(density: float) -> float:
-        sparsity = 1 - density
-        say(f"trying sparsity {sparsity:.1%}")
+        number, sparsity = len(tried) + 1, 1 - density
+        progress.start_trial(number, max(number, MAX_TRIALS))
+        progress(f"trying sparsity {sparsity:.1%}")
         wanted = replace(settings, sparsity=sparsity)
-        result = prune(graph, fit.x, wanted, np.random.default_rng(seed), say, budget=budget)
-        quantize, needed = quantizer(result.graph, fit.x), wide
-        drop = drop_of(quantize(wide))
-        if may_widen and drop > aim >= drop_of(result.graph):
-            say("looking for layers that need int16")
-            needed, drop = widen_until(result.graph, fit.x, quantize, drop_of, aim)
-        tried.append(_Tried(Trial(sparsity, drop), result, needed))
+        result = prune(graph, fit.x, wanted, np.random.default_rng(seed), progress, budget=budget)
+        needed, drop = judge(result.graph, aim)
+        progress.end_trial()
+        tried.append(_Tried(Trial(sparsity, drop, drop <= aim), result, needed))
+        verdict = "kept" if drop <= aim else "missed"
+        progress.keep(f"trial {number}: at sparsity {sparsity:.1%} {lost_text(drop, measure)}: {verdict}")
         return drop
 
     def excess(drop: float) -> float:
@@ -147,13 +156,20 @@ def measure_drop(original: Graph, deployed: Graph, samples: Samples) -> float:
     return judge_on(original, samples)(deployed)
 
 
+def measure_of(graph: Graph, samples: Samples) -> Measure:
+    """Return what a network's drop is counted in on samples."""
+    if not has_classes(graph, samples):
+        return "output error"
+    return "agreement" if samples.labels is None else "accuracy"
+
+
 def judge_on(original: Graph, samples: Samples) -> Callable[[Graph], float]:
     """Return `measure_drop` for any network beside one original on the same samples, which is run once."""
-    before, with_classes = run_graph(original, samples.x), has_classes(original, samples)
+    before, measure = run_graph(original, samples.x), measure_of(original, samples)
 
     def drop_of(deployed: Graph) -> float:
         after = run_deployed(deployed, samples.x)
-        if not with_classes:
+        if measure == "output error":
             return relative_error(after, before)
         classes = predicted_classes(before), predicted_classes(after)
         if samples.labels is None:

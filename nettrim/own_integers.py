@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from nettrim.goal import CHOICES
 from nettrim.importers import ImportedModel
 from nettrim.passes import simplify
 from nettrim.prune import PrunedLayer, PruneResult
@@ -12,6 +13,7 @@ from nettrim_runtime.graph import Graph, Tensor
 
 AS_IN_FILE = "as in the file"  # the status of every layer
 KEPT = "deployed as it is, every bit the file's; with a goal, such as --sparsity, it is pruned and quantised again"
+KEPT_GOAL = f"the file's own integers, as they are (the default for a quantised file; {CHOICES} prune it)"
 QUANTIZED_AGAIN = "the file's integers became the values that they stand for: they are pruned and quantised again"
 
 

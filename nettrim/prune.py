@@ -181,13 +181,13 @@ def prune(
         goals = {name: _Goal(counts[name], budget.importance[name]) for name in counts}
     original = _open(graph, samples, plans.values(), settings)
     source = _open(graph, samples, plans.values(), settings) if settings.mode is Mode.CASCADE else original
-    pruned, results = graph, []
+    pruned, results, n_plans = graph, [], len(plans)
     for layer in graph.layers:
         if layer.name not in plans:
             status = ALREADY_SPARSE if _is_already_sparse(graph, layer) else KEPT_DENSE
             results.append(PrunedLayer(layer.name, status, None, response=layer.output))
             continue
-        on_layer(f"pruning {layer.name}")
+        on_layer(f"pruning {layer.name}, layer {n_plans - len(plans) + 1} of {n_plans}")
         plan = plans.pop(layer.name)
         problem = layer_problem(original, source, plan, settings.constraint, _penalty(settings))
         solution = _solve(problem, goals.get(layer.name), settings)
@@ -222,8 +222,8 @@ def measure_budget(
     importance = _importance(graph, samples, plans, rng)
     network = _open(graph, samples, plans.values(), few)
     tables, sizes = {}, {}
-    for name in list(plans):
-        on_layer(f"sharing the sparsity: {name}")
+    for number, name in enumerate(list(plans), start=1):
+        on_layer(f"measuring what weights are worth in {name}, layer {number} of {len(importance)}")
         plan = plans.pop(name)
         outputs = [graph.tensors[step.output] for step, _ in plan.steps(graph)]
         positions = sum(output.size // output.shape[-1] for output in outputs)

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nettrim.deploy import Deployment
+from nettrim.goal_search import measure_of
 from nettrim.prune import PrunedLayer
 from nettrim.storage import format_name
 from nettrim_runtime.graph import layer_macs
@@ -111,12 +112,14 @@ def percent_text(share: float | None) -> str:
 def _goal(deployment: Deployment) -> dict[str, Any]:
     settings = deployment.inputs.prune
     return {
+        "text": deployment.inputs.goal,
         "sparsity": settings.sparsity,
         "as_in_file": deployment.inputs.kept is not None,
         "relative_epsilon": settings.relative_epsilon if settings.sparsity is None else None,
         "max_drop": deployment.inputs.max_drop,
         "fit_flash_bytes": deployment.inputs.flash_bytes,
         "drop": deployment.drop if deployment.inputs.max_drop is not None else None,
+        "measure": measure_of(deployment.networks.original, deployment.inputs.fit),
         "trials": [trial._asdict() for trial in deployment.trials],
         "mode": settings.mode.value,
         "constraint": settings.constraint,

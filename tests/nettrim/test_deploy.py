@@ -156,6 +156,28 @@ def test_the_largest_drop_is_kept_on_held_out_samples_or_ends_with_exit_code_5(
     assert max(sparsities[:2]) < sparsities[2]
 
 
+def test_goal_trials_and_the_place_in_the_run_are_told(
+    deploy: Deploy, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert deploy("--target", "host", digits / "model.pt") == 0
+    lines = capsys.readouterr().err.splitlines()
+    report = json.loads((tmp_path / "model-host" / "report.json").read_text())
+    goal, page = report["goal"], (tmp_path / "model-host" / "report.html").read_text()
+    assert goal["text"].startswith("at most 0.5% of the answers may change on held-out samples (the default; ")
+    assert lines[0] == f"goal: {goal['text']}"
+    assert f"<p>{goal['text']}.</p>" in page
+    for number, trial in enumerate(goal["trials"], start=1):
+        verdict = "kept" if trial["is_kept"] else "missed"
+        told = f"{trial['drop']:.2%} of the answers change: {verdict}"
+        assert f"trial {number}: at sparsity {trial['sparsity']:.1%} {told}" in lines
+        assert (
+            f"<td>{number}</td><td>{trial['sparsity']:.2%}</td><td>{trial['drop']:.2%}</td><td>{verdict}</td>" in page
+        )
+        pruning = [line for line in lines if f"(trial {number} of at most 5, " in line and line.startswith("pruning")]
+        assert [line.split(" (")[0] for line in pruning] == ["pruning 0, layer 1 of 2", "pruning 2, layer 2 of 2"]
+        assert all((" s left)" in line) == (number > 1) for line in pruning)
+
+
 def test_a_relative_epsilon_is_kept_by_every_layer(deploy: Deploy, digits: Path, tmp_path: Path) -> None:
     for mode in ("parallel", "cascade"):
         arguments = ("--relative-epsilon", 0.1, "--mode", mode, "--output", mode)
