@@ -29,6 +29,7 @@ from nettrim.errors import BudgetMissedError, InvalidBenchmarkError, UsageError
 from nettrim.hybrid import Precision
 from nettrim.layer_problem import Constraint
 from nettrim.layer_search import SearchSettings
+from nettrim.option_values import parse_numbers, parse_shape, parse_share
 from nettrim.progress import Progress
 from nettrim.prune import Mode, PruneSettings
 from nettrim.report import print_report
@@ -64,15 +65,20 @@ def deploy(
         Path | None, typer.Option(help="Folder to write, else <model>-<board>/.", show_default=False)
     ] = None,
     sparsity: Annotated[
-        float | None, typer.Option(help="Share of all weights to remove, 0 to 1.", show_default=False)
+        str | None, typer.Option(metavar="<share>", help="Share of all weights to remove, 0 to 1.", show_default=False)
     ] = None,
     relative_epsilon: Annotated[
-        float | None,
-        typer.Option(help="Or: allowed error of each layer's response, a share of its norm.", show_default=False),
+        str | None,
+        typer.Option(
+            metavar="<share>",
+            help="Or: allowed error of each layer's response, a share of its norm.",
+            show_default=False,
+        ),
     ] = None,
     max_drop: Annotated[
-        float | None,
+        str | None,
         typer.Option(
+            metavar="<share>",
             help="Or: what the deployed network may lose of 1: of accuracy with labels, else of agreement or relative "
             "output error. Default: 0.005 of agreement, 0.02 of relative output error.",
             show_default=False,
@@ -141,6 +147,8 @@ def deploy(
         raise UsageError("--plain is a convex program at an epsilon: give --relative-epsilon, and no other goal")
     if plain and polish:
         raise UsageError("--plain is Net-Trim as published and --polish tunes weights after it: give one of the two")
+    removed, drop = parse_share(sparsity, "--sparsity"), parse_share(max_drop, "--max-drop")
+    epsilon = parse_share(relative_epsilon, "--relative-epsilon")
     options = DeployOptions(
         model=model,
         board=target,
@@ -149,21 +157,23 @@ def deploy(
         output=output,
         force=force,
         prune=replace(
-            _prune_settings(sparsity, relative_epsilon, max_drop, structure, fit=fit),
+            _prune_settings(removed, epsilon, drop, structure, fit=fit),
             mode=mode,
             constraint=constraint,
             search=SearchSettings(plain=plain),
             polish=polish,
             memory_budget_bytes=memory << 20,
         ),
-        max_drop=max_drop,
+        max_drop=drop,
         fit=fit,
         precision=precision,
         int16=int16,
         goal_is_default=not fit and all(goal is None for goal in (sparsity, relative_epsilon, max_drop)),
         labels=labels,
-        input_options=InputOptions(input_scale, _floats(mean, "--mean"), _floats(std, "--std"), input_layout),
-        input_shape=_shape(input_shape),
+        input_options=InputOptions(
+            input_scale, parse_numbers(mean, "--mean"), parse_numbers(std, "--std"), input_layout
+        ),
+        input_shape=parse_shape(input_shape, "--input-shape"),
         arch=arch,
         trust_pickle=trust_pickle,
         seed=seed,
@@ -330,36 +340,10 @@ def _prune_settings(
     given = [option for option, value in goals.items() if value is not None]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} are different goals: give one of them")
-    if max_drop is not None and not 0 <= max_drop < 1:
-        raise UsageError(f"--max-drop is {max_drop}, expected a share from 0 up to, not including, 1")
-    if sparsity is not None and not 0 <= sparsity < 1:
-        raise UsageError(f"--sparsity is {sparsity}, expected a share from 0 up to, not including, 1")
-    if relative_epsilon is not None and not 0 <= relative_epsilon < 1:
-        raise UsageError(f"--relative-epsilon is {relative_epsilon}, expected a share from 0 up to, not including, 1")
     if isinstance(parse_structure(structure), NOfM) and (sparsity is not None or max_drop is not None or fit):
         raise UsageError(f"--structure {structure} fixes the sparsity: leave {given[0]} out")
     settings = PruneSettings(sparsity=sparsity, structure=structure)
     return settings if relative_epsilon is None else replace(settings, relative_epsilon=relative_epsilon)
-
-
-def _floats(text: str | None, option: str) -> tuple[float, ...]:
-    if text is None:
-        return ()
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(
-            f"{option} is {text!r}, expected numbers with commas between them: 0.485,0.456,0.406"
-        ) from error
-
-
-def _shape(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"--input-shape is {text!r}, expected sizes with commas between them: 1,28,28")
-    return tuple(int(part) for part in parts)
 
 
 def _size(count: int | None) -> str:

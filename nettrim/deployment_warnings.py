@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nettrim.evaluate import Agreement
+from nettrim.evaluate import Agreement, Networks
 from nettrim.layer_solution import LayerSolution
+from nettrim.widen import widenable
 from nettrim_exporters.tflite_micro import cmsis_nn_gaps, micro_gaps
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import Dense
@@ -20,10 +21,8 @@ LOW_AGREEMENT = 0.99  # below it the result carries a warning
 BLAMELESS = 0.5  # of the deployed network's disagreement: a pruned one that has less is not what it comes from
 LARGE_LOSS, MISMATCH = 0.02, 3.0  # of accuracy on test samples; over the disagreement on held-out ones
 LESS = "ask for less --sparsity or a smaller --relative-epsilon, or give more calibration samples"
-COARSE = (
-    "the pruned network before quantisation does not: int8 is too coarse for its input or activations; scale inputs of "
-    "different sizes alike (--mean, --std), or try --int16 all"
-)
+COARSE = "the pruned network before quantisation does not: int8 is too coarse for its"
+SCALE_ALIKE = "scale inputs of different sizes alike (--mean, --std)"
 LARGE_OUTPUT_ERROR = 0.1  # as above, where the outputs are no classes
 
 
@@ -35,7 +34,7 @@ def result_warnings(deployment: "Deployment") -> tuple[str, ...]:
     return (
         *micro,
         *_overfit_warnings(deployment),
-        *_agreement_warnings(deployment.agreement),
+        *_agreement_warnings(deployment.agreement, deployment.networks),
         *_drop_warnings(deployment),
         *_mismatch_warnings(deployment),
         *empty_layer_warnings(deployment.networks.pruned),
@@ -74,8 +73,8 @@ def _overfit_warnings(deployment: "Deployment") -> tuple[str, ...]:
     return (warning,) if wide else ()
 
 
-def _agreement_warnings(agreement: Agreement) -> tuple[str, ...]:
-    advice = COARSE if _int8_is_to_blame(agreement) else LESS
+def _agreement_warnings(agreement: Agreement, networks: Networks) -> tuple[str, ...]:
+    advice = _against_int8(networks) if _int8_is_to_blame(agreement) else LESS
     if agreement.deployed is None:
         error = agreement.relative_output_error
         warning = f"the deployed network's outputs lie {error:.1%} of their norm from the original's; {advice}"
@@ -85,6 +84,15 @@ def _agreement_warnings(agreement: Agreement) -> tuple[str, ...]:
         f"samples; {advice}"
     )
     return (warning,) if agreement.deployed < LOW_AGREEMENT else ()
+
+
+def _against_int8(networks: Networks) -> str:
+    """Say what helps where int8 is too coarse: int16, unless all that can be int16 is already."""
+    types = {op.name: networks.deployed.tensors[op.output].dtype for op in networks.deployed.ops}
+    could_be_wide = frozenset[str]().union(*widenable(networks.pruned))
+    if any(types.get(op.name) == "int8" for op in networks.pruned.ops if op.output in could_be_wide):
+        return f"{COARSE} input or activations; {SCALE_ALIKE}, or try --int16 all"
+    return f"{COARSE} input or output, which --int16 leaves as they are; {SCALE_ALIKE}"
 
 
 def _int8_is_to_blame(agreement: Agreement) -> bool:
@@ -101,9 +109,11 @@ def missed_drop(deployment: "Deployment") -> str | None:
         return None
     best = deployment.inputs.prune.sparsity or 0.0
     advice = "allow a larger --max-drop, or give more calibration samples"
+    if _int8_is_to_blame(deployment.agreement):
+        advice = _against_int8(deployment.networks)
     return (
         f"the deployed network loses {found:.2%} on held-out samples, {allowed:.2%} were allowed: sparsity {best:.1%} "
-        f"is the best of those tried; {COARSE if _int8_is_to_blame(deployment.agreement) else advice}"
+        f"is the best of those tried; {advice}"
     )
 
 

@@ -309,8 +309,15 @@ def test_an_unsupported_operator_is_exit_code_3_before_any_work(
     [
         (("--plain",), "--plain is a convex program"),
         (("--plain", "--polish", "--relative-epsilon", "0.1"), "give one of the two"),
-        (("--max-drop", "2"), "--max-drop is 2"),
-        (("--sparsity", "1.5"), "--sparsity is 1.5"),
+        (
+            ("--max-drop", "1%"),
+            "--max-drop is 1%, expected a share from 0 to below 1; 1 per cent are 0.01",
+        ),
+        (
+            ("--sparsity", "90"),
+            "--sparsity is 90, expected a share from 0 to below 1; 90 per cent are 0.9",
+        ),
+        (("--relative-epsilon", "-1"), "--relative-epsilon is -1"),
         (("--sparsity", "0.5", "--relative-epsilon", "0.1"), "different goals"),
         (("--input-shape", "1,x"), "--input-shape is '1,x'"),
         (("--mean", "a"), "--mean is 'a'"),

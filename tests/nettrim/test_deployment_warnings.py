@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nettrim.deployment_warnings import _agreement_warnings, empty_layer_warnings, micro_warnings
-from nettrim.evaluate import Agreement
+from nettrim.evaluate import Agreement, Networks
 from nettrim_runtime.ops import Function
 from tests.graphs import GraphBuilder, quantized, random_mlp, widened
 
@@ -16,9 +16,28 @@ from tests.graphs import GraphBuilder, quantized, random_mlp, widened
     [(0.999, 0.5, "int8 is too coarse"), (0.6, 0.5, "ask for less --sparsity"), (0.999, 0.995, None)],
 )
 def test_the_advice_is_for_what_the_loss_comes_from(pruned: float, deployed: float, advice: str | None) -> None:
-    warnings = _agreement_warnings(Agreement(pruned, pruned - 0.01, deployed, deployed - 0.01, 0.1, 0.2, 1000))
+    rng = np.random.default_rng(0)
+    graph = random_mlp(rng)
+    networks = Networks(graph, graph, quantized(graph, rng))
+    warnings = _agreement_warnings(_agreement(pruned, deployed), networks)
     assert len(warnings) == (advice is not None)
     assert all(advice in warning for warning in warnings if advice)
+
+
+def _agreement(pruned: float, deployed: float) -> Agreement:
+    return Agreement(pruned, pruned - 0.01, deployed, deployed - 0.01, 0.1, 0.2, 1000)
+
+
+def test_int16_is_advised_unless_all_that_can_be_int16_is() -> None:
+    rng = np.random.default_rng(0)
+    graph = random_mlp(rng)
+    advised = [
+        "--int16 all" in _agreement_warnings(_agreement(0.999, 0.5), Networks(graph, graph, deployed))[0]
+        for deployed in (quantized(graph, rng), widened(graph, rng))
+    ]
+    assert advised == [True, False]
+    (warning,) = _agreement_warnings(_agreement(0.999, 0.5), Networks(graph, graph, widened(graph, rng)))
+    assert "int8 is too coarse for its input or output, which --int16 leaves as they are; scale inputs" in warning
 
 
 def test_dense_layers_on_int16_are_named_as_what_cmsis_nn_lacks() -> None:
