@@ -183,6 +183,8 @@ def deploy(
     inputs = read_inputs(options)
     for warning in inputs.warnings:
         messages.print(f"warning: {warning}", markup=False)
+    for note in inputs.notes:
+        messages.print(f"note: {note}", markup=False)
     messages.print(f"goal: {inputs.goal}", markup=False)
     with _progress(messages) as say:
         deployment = build(options, inputs, say)

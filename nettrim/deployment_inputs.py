@@ -116,6 +116,12 @@ class Inputs:
     goal: str = ""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """How the data were read, where that might surprise."""
+        read = (self.fit.note, self.test.note if self.test else "")
+        return tuple(note for note in dict.fromkeys(read) if note)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know of the data."""
         return tuple(dict.fromkeys((*self.fit.warnings, *(self.test.warnings if self.test else ()))))
@@ -147,7 +153,11 @@ def read_inputs(options: DeployOptions) -> Inputs:
         check_c(graph)
     check_flash(graph, board, options.prune.sparsity)
     spec = InputSpec(
-        model.source_shape, model.input_layout, graph.tensors[graph.inputs[0]].shape, options.input_options
+        model.source_shape,
+        model.input_layout,
+        graph.tensors[graph.inputs[0]].shape,
+        options.input_options,
+        model.input_integers,
     )
     n_classes = graph.tensors[graph.outputs[0]].size
     rng = np.random.default_rng(options.seed)

@@ -55,6 +55,7 @@ def build_report(deployment: Deployment) -> dict[str, Any]:
             "fit_samples": len(inputs.fit),
             "held_out_samples": len(inputs.held_out),
             "synthetic": inputs.fit.is_synthetic,
+            "notes": list(inputs.notes),
             "warnings": list(deployment.warnings),
         },
         "layers": layers,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from nettrim.importers.imported_model import InputIntegers
 from nettrim_runtime.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -56,12 +57,16 @@ class InputOptions:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a model wants: the shape users' arrays have (without batch), its layout, the graph's shape."""
+    """What a model wants: the shape users' arrays have (without batch), its layout, the graph's shape.
+
+    ``integers`` are what a quantised file's input takes.
+    """
 
     source_shape: tuple[int, ...]
     source_layout: str
     graph_shape: tuple[int, ...]
     options: InputOptions = InputOptions()
+    integers: InputIntegers | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +85,8 @@ class Samples:
         What a user should know about them.
     is_synthetic : bool
         True when they are random numbers, not data.
+    note : str
+        How the file was read, where that might surprise.
     """
 
     x: Array
@@ -87,6 +94,7 @@ class Samples:
     source: str
     warnings: tuple[str, ...] = field(default=())
     is_synthetic: bool = False
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.x)
@@ -117,7 +125,8 @@ def load_samples(path: Path, spec: InputSpec, n_classes: int | None = None, *, n
         )
     if len(x) < FEW_SAMPLES:
         warnings.append(f"{path.name} holds only {len(x)} samples; {FEW_SAMPLES} or more make the result trustworthy")
-    samples = Samples(_to_graph(x, path, spec), None, path.name, tuple(warnings))
+    x, note = _real_values(x, path, spec)
+    samples = Samples(_to_graph(x, path, spec), None, path.name, tuple(warnings), note=note)
     if np.all(x == x[:1]):
         raise DataError(f"{path}: all {len(x)} samples are equal, expected samples that differ as real inputs do")
     if not np.all(np.abs(samples.x) < LARGEST_MAGNITUDE):
@@ -194,6 +203,19 @@ def _check_numbers(x: Array, path: Path) -> Array:
             "expected finite numbers: repair or drop those samples"
         )
     return x
+
+
+def _real_values(x: Array, path: Path, spec: InputSpec) -> tuple[Array, str]:
+    """Return what integers of the model's own input stand for, and a note; other samples as they are.
+
+    An option that scales or shifts makes the integers raw values, as pixels are.
+    """
+    options, integers = spec.options, spec.integers
+    is_raw = options.input_scale != 1.0 or options.mean or options.std
+    if integers is None or x.dtype != integers.dtype or is_raw:
+        return x, ""
+    note = f"{path.name}: x is {x.dtype} as the model's input is, so its integers are taken as the model's own"
+    return integers.quantization.dequantize(x), note
 
 
 def _to_graph(x: Array, path: Path, spec: InputSpec) -> Array:

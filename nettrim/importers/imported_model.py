@@ -4,9 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from nettrim_runtime.graph import Graph
+from nettrim_runtime.graph import Graph, Quantization
 
 InputLayout = Literal["NHWC", "NCHW", "flat"]
+
+
+@dataclass(frozen=True, eq=False)
+class InputIntegers:
+    """The type of a file's integer input, int8 or uint8, and what its integers stand for."""
+
+    dtype: str
+    quantization: Quantization
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +36,8 @@ class ImportedModel:
         The kind of file: "ONNX", "PyTorch state dict", "TensorFlow Lite".
     quantized : Graph or None
         The same network in the integers of a quantised file, bit for bit what the file computes.
+    input_integers : InputIntegers or None
+        What a file's input takes, if that is integers.
     """
 
     graph: Graph
@@ -36,6 +46,7 @@ class ImportedModel:
     notes: tuple[str, ...]
     format: str
     quantized: Graph | None = None
+    input_integers: InputIntegers | None = None
 
 
 def transpose_note(names: Sequence[str]) -> str:

@@ -1,8 +1,9 @@
 """A .tflite network to a Graph, operator by operator; what cannot be carried over is reported all at once."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-from nettrim.importers.imported_model import ImportedModel, InputLayout, transpose_note
+from nettrim.importers.imported_model import ImportedModel, InputIntegers, InputLayout, transpose_note
 from nettrim.importers.refusals import Refusal, refusal_message
 from nettrim.importers.tflite_clamps import convert_bounds, convert_clamp
 from nettrim.importers.tflite_conversion import Conversion, RefusedOperatorError, UnknownInputError, refuse
@@ -108,6 +109,7 @@ INPUTS_THAT_COUNT = {  # shapes may be computed from the batch size, by operator
 }
 SEVERAL_OUTPUTS = {"SPLIT", "SPLIT_V", "UNPACK"}
 INPUT_TYPES = ("FLOAT32", "INT8", "UINT8", "INT16")
+UINT8_SHIFT = 128  # from an int8 zero point to that of the uint8 value of the same meaning
 
 
 def import_tflite(data: bytes, source: str, name: str, input_shape: tuple[int, ...] | None = None) -> ImportedModel:
@@ -135,6 +137,7 @@ def import_tflite(data: bytes, source: str, name: str, input_shape: tuple[int, .
     output = _only_output(file)
     conversion = Conversion(file)
     shape = _add_input(conversion, operators, input_shape)
+    taken = _input_integers(conversion)
     refusals = _convert(operators, conversion)
     if refusals:
         raise UnsupportedOperatorError(refusal_message(source, refusals, CONVERTERS))
@@ -152,7 +155,8 @@ def import_tflite(data: bytes, source: str, name: str, input_shape: tuple[int, .
         transpose_note(_transposes(graph)),
     )
     layout: InputLayout = "NHWC" if len(shape) == 3 else "flat"
-    return ImportedModel(graph, layout, shape, notes, "TensorFlow Lite", integers.graph if integers else None)
+    quantized = integers.graph if integers else None
+    return ImportedModel(graph, layout, shape, notes, "TensorFlow Lite", quantized, taken)
 
 
 def _output_tensor(conversion: Conversion, output: int) -> str:
@@ -210,6 +214,16 @@ def _add_input(
     shape = _completed(file.source, entry.name, sizes[1:], given)
     conversion.put_input(inputs[0], conversion.builder.add_input(entry.name or "input", shape))
     return shape
+
+
+def _input_integers(conversion: Conversion) -> InputIntegers | None:
+    """Return what the input takes, before operators are converted: only it has integers yet, if it has."""
+    found = next(iter(conversion.integers.values()), None)
+    if found is None:
+        return None
+    shift = UINT8_SHIFT if found.type == "UINT8" else 0
+    quantization = replace(found.quantization, zero_point=found.quantization.zero_point + shift)
+    return InputIntegers(found.type.lower(), quantization)
 
 
 def _completed(source: str, name: str, sizes: tuple[int, ...], given: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from nettrim_runtime.model_file import load_model as load_deployed
 from tests.graphs import quantized, random_cnn, random_inputs, random_mlp
 from tests.nettrim.test_deploy import deploy  # noqa: F401  # a fixture
 from tests.nettrim.tflite_models import run_litert
+from tests.shared_data import shared_data
 
 Deploy = Callable[..., int]
 
@@ -81,3 +82,50 @@ def test_the_floats_of_a_quantised_graph_are_those_of_its_import(tmp_path: Path)
     floats = dequantized(model.quantized)
     samples = random_inputs(floats, rng, 20)
     np.testing.assert_allclose(run_graph(floats, samples), run_graph(model.graph, samples), atol=1e-6)  # float32 sums
+
+
+@pytest.mark.parametrize("goal", [(), ("--sparsity", "0")])
+def test_integers_of_the_files_own_type_are_not_quantised_a_second_time(
+    deploy: Deploy,  # noqa: F811
+    tmp_path: Path,
+    goal: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, graph = int8_network(tmp_path)
+    integers = random_inputs(graph, np.random.default_rng(4), 300)
+    answers = run_litert(path.read_bytes(), integers).argmax(axis=1)
+    real = graph.quantization(graph.inputs[0]).dequantize(integers)
+    reports = []
+    for name, x in (("integers", integers), ("real", real)):
+        np.savez(tmp_path / f"{name}.npz", x=x, y=answers)
+        data = ("--data", tmp_path / f"{name}.npz", "--test-data", tmp_path / f"{name}.npz")
+        assert deploy("--target", "host", path, *data, *goal, "--output", name) == 0
+        reports.append(json.loads((tmp_path / name / "report.json").read_text()))
+        told = f"note: {name}.npz: x is int8 as the model's input is" in capsys.readouterr().err
+        assert told == (name == "integers") == bool(reports[-1]["data"]["notes"])
+    own, values = reports
+    assert own["agreement"] == values["agreement"]
+    assert own["accuracy"]["deployed"] == values["accuracy"]["deployed"]
+    assert goal or own["accuracy"]["deployed"] == 1
+
+
+@pytest.mark.slow
+def test_the_int8_samples_of_a_public_network_give_its_accuracy(deploy: Deploy, tmp_path: Path) -> None:  # noqa: F811
+    model, data = shared_data("models/mlperf_kws_int8.tflite"), shared_data("kws01_test.npz")
+    assert deploy("--target", "host", model, "--test-data", data, "--output", "kws") == 0
+    accuracy = json.loads((tmp_path / "kws" / "report.json").read_text())["accuracy"]
+    assert (accuracy["samples"], accuracy["deployed"]) == (1000, 0.901)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("mlperf_kws_int8", "int8"),
+        ("mlperf_kws_float32", None),
+        ("tinyengine_lenet-300-100_q", None),
+        ("hello_world_int8", "int8"),
+    ],
+)
+def test_only_integer_inputs_take_integers(name: str, dtype: str | None) -> None:
+    found = load_model(shared_data(f"models/{name}.tflite")).input_integers
+    assert (found and found.dtype) == dtype

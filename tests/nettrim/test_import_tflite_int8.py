@@ -222,8 +222,13 @@ def test_uint8_at_both_ends_is_int8_shifted(tmp_path: Path) -> None:
     end, output = dense(file, start), file.activation((1, 5), "uint8", scale=0.02, zero=132)
     file.add("QUANTIZE", (end,), output, version=2)
     path = write_file(tmp_path, file.content((entry,), (output,)))
-    graph = integers(load_model(path))
+    model = load_model(path)
+    graph, taken = integers(model), model.input_integers
     samples = np.random.default_rng(0).integers(0, 256, size=(N_SAMPLES, 8), dtype=np.uint8)
+    assert taken is not None
+    assert taken.dtype == "uint8"
+    shifted = graph.quantization(graph.inputs[0]).dequantize(samples.astype(np.int16) - 128)
+    np.testing.assert_array_equal(taken.quantization.dequantize(samples), shifted)
     expected = run_litert(path.read_bytes(), samples)
     found = run_graph(graph, (samples.astype(np.int16) - 128).astype(np.int8))
     np.testing.assert_array_equal(found.astype(np.int16) + 128, expected)

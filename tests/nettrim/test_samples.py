@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nettrim.importers.imported_model import InputIntegers
 from nettrim.samples import (
     InputOptions,
     InputSpec,
@@ -14,6 +15,7 @@ from nettrim.samples import (
     synthetic_samples,
 )
 from nettrim_runtime.errors import DataError
+from nettrim_runtime.graph import Quantization
 
 FLAT = InputSpec((784,), "flat", (784,))
 IMAGE = InputSpec((3, 4, 5), "NCHW", (4, 5, 3))
@@ -44,6 +46,38 @@ def test_pixels_are_scaled_then_normalised(tmp_path: Path) -> None:
     options = InputOptions(input_scale=1 / 255, mean=(0.1, 0.2, 0.3), std=(0.5,))
     values = load_samples(save(tmp_path / "c.npz", x=x), InputSpec((3, 4, 5), "NCHW", (4, 5, 3), options)).x
     np.testing.assert_allclose(values[0, 0, 0], [0.2, 0, -0.2], atol=1e-6)  # float32
+
+
+@pytest.mark.parametrize(("dtype", "zero_point"), [("int8", -5), ("uint8", 131)])
+def test_integers_of_the_models_own_type_are_the_models_own(dtype: str, zero_point: int, tmp_path: Path) -> None:
+    x = np.arange(10 * 784).reshape(10, 784).astype(dtype)
+    integers = InputIntegers(dtype, Quantization(np.array([0.5], np.float32), zero_point))
+    spec = InputSpec((784,), "flat", (784,), integers=integers)
+    samples = load_samples(save(tmp_path / "c.npz", x=x), spec)
+    np.testing.assert_array_equal(samples.x, 0.5 * (x.astype(np.float32) - zero_point))
+    assert samples.note == f"c.npz: x is {dtype} as the model's input is, so its integers are taken as the model's own"
+
+
+@pytest.mark.parametrize(
+    "options", [InputOptions(input_scale=0.5), InputOptions(mean=(0.5,)), InputOptions(std=(2.0,))]
+)
+def test_integers_with_an_option_that_scales_them_are_raw_values(options: InputOptions, tmp_path: Path) -> None:
+    x = np.arange(10 * 784).reshape(10, 784).astype(np.int8)
+    integers = InputIntegers("int8", Quantization(np.array([0.5], np.float32), 3))
+    path = save(tmp_path / "c.npz", x=x)
+    found = load_samples(path, InputSpec((784,), "flat", (784,), options, integers))
+    np.testing.assert_array_equal(found.x, load_samples(path, InputSpec((784,), "flat", (784,), options)).x)
+    assert not found.note
+
+
+def test_samples_of_another_type_than_the_models_are_real_values(tmp_path: Path) -> None:
+    integers = InputIntegers("int8", Quantization(np.array([0.5], np.float32), 3))
+    for x in (np.arange(10 * 784).reshape(10, 784) % 100, np.random.default_rng(0).normal(size=(10, 784))):
+        for dtype in (np.uint8, np.float32):
+            found = load_samples(
+                save(tmp_path / "c.npz", x=x.astype(dtype)), InputSpec((784,), "flat", (784,), integers=integers)
+            )
+            np.testing.assert_array_equal(found.x, x.astype(dtype).astype(np.float32))
 
 
 def test_images_are_flattened_for_a_dense_model(tmp_path: Path, rng: np.random.Generator) -> None:
