@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from graphs import quantized, random_inputs
+from graphs import RELU6, GraphBuilder, quantized, random_inputs, widened
 from test_tflite import SINGLE, Build, build
 
 from nettrim_runtime.engine import prepare
@@ -35,3 +35,15 @@ def test_a_run_allocates_nothing_that_grows_with_the_batch(operators: Build, sha
     graph = build(operators, shape=shape)
     assert allocated_bytes(graph) < LARGEST_BYTES
     assert allocated_bytes(quantized(graph, np.random.default_rng(0))) < LARGEST_BYTES
+
+
+@pytest.mark.parametrize(("operators", "shape"), SINGLE)
+def test_a_run_on_int16_allocates_nothing_that_grows_with_the_batch(operators: Build, shape: tuple[int, ...]) -> None:
+    def inside(net: GraphBuilder) -> None:
+        net.activation(RELU6)
+        operators(net)
+        net.activation(RELU6)
+        net.flatten()
+        net.dense(9)
+
+    assert allocated_bytes(widened(build(inside, shape=shape), np.random.default_rng(5))) < LARGEST_BYTES

@@ -16,8 +16,8 @@ from nettrim_runtime.engine import run_graph
 from nettrim_runtime.fixed_output import PROBABILITY, WIDE
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import INT8_FUNCTIONS, Function, Requantize
-from tests.exporters.test_tflite import run_litert
-from tests.graphs import RELU6, GraphBuilder, random_inputs, widened
+from tests.exporters.test_tflite import DEFAULT, run_litert, steps_apart
+from tests.graphs import RELU6, GraphBuilder, random_functions, random_inputs, widened
 
 Build = Callable[[GraphBuilder, str], object]
 WIDTH = 12
@@ -133,6 +133,14 @@ def test_operators_that_stay_in_int8_are_never_widened(stays: Function | str) ->
     classes = widenable(builder.build())
     assert set(classes) == {frozenset({before}), frozenset({behind})}
     assert output not in frozenset().union(*classes)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_default_kernels_come_within_one_step_of_the_reference_kernels(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    graph = widened(random_functions(rng), rng)
+    content, samples = render_tflite(graph), random_inputs(graph, rng, 100)
+    assert steps_apart(run_litert(content, samples, DEFAULT), run_litert(content, samples)) <= 1
 
 
 def test_functions_and_pairs_err_less_on_int16() -> None:
