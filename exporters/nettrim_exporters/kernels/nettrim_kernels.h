@@ -916,7 +916,7 @@ static inline void nt_multiply16(const nt_product *product, int32_t size, const 
                                  const int16_t *second, int32_t second_step, int16_t *out)
 {
     for (int32_t i = 0; i < size; ++i, first += first_step, second += second_step) {
-        const int32_t scaled = nt_multiply_rounding_twice(*first * *second, product->multiplier, product->shift);
+        const int32_t scaled = nt_multiply_rounding_twice((int32_t)*first * *second, product->multiplier, product->shift);
         out[i] = nt_clamp16(scaled, product->lower, product->upper);
     }
 }
