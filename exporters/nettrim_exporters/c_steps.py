@@ -175,11 +175,12 @@ def _prelu(context: Context, op: PRelu, comment: str) -> CStep:
 
 def _requantize(context: Context, op: Requantize, comment: str) -> CStep:
     before, after = (context.graph.quantization(name).zero_point for name in (op.input, op.output))
-    kernel, zero_points = "nt_rescale", [before, after]
-    if context.suffix(op.output):
-        kernel, zero_points = "nt_widen", [before]
-    elif context.suffix(op.input):
-        kernel, zero_points = "nt_narrow", [after]
+    kernel, zero_points = {
+        ("", ""): ("nt_rescale", [before, after]),
+        ("", "16"): ("nt_widen", [before]),
+        ("16", ""): ("nt_narrow", [after]),
+        ("16", "16"): ("nt_rescale16", []),
+    }[context.suffix(op.input), context.suffix(op.output)]
     pointers = (context.pointer(op.input), context.pointer(op.output))
     multiplier = requantize_multiplier(context.graph, op)
     call = call_text(kernel, context.size(op.output), *zero_points, *multiplier, *pointers)

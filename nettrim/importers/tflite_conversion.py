@@ -28,7 +28,7 @@ ACTIVATIONS = {
     schema.ActivationFunctionType.RELU_N1_TO_1: ActivationFunction.RELU_N1_TO_1,
     schema.ActivationFunctionType.RELU6: ActivationFunction.RELU6,
 }
-LARGEST_RATIO = 2.0**20  # of two scales: beyond it shifted integers leave 32 bits
+LARGEST_RATIO = {"INT8": 2.0**20, "UINT8": 2.0**20, "INT16": 2.0**14}  # of two scales: shifted integers have 32 bits
 UINT8_OFFSET = 128  # from an uint8 value to the int8 one of the same meaning
 
 
@@ -247,7 +247,7 @@ class Conversion:
         if wanted is None or found is None or wanted.same_as(found):
             return tensor
         ratio = float(found.quantization.scale[0]) / float(wanted.quantization.scale[0])
-        if not 1 / LARGEST_RATIO < ratio < LARGEST_RATIO or (found.type, wanted.type) == ("INT16", "INT16"):
+        if not 1 / LARGEST_RATIO["INT8"] < ratio < LARGEST_RATIO[found.type]:
             self.objections.append(f"{operator.op_type} {operator.name!r} rescales {found.type} by {ratio:.3g}")
         name = self.builder.op_name(f"{operator.name}/requantize")
         rescaled = self.builder.add(Requantize(name, tensor, self.builder.tensor_name(operator.name)))

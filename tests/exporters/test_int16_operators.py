@@ -193,6 +193,14 @@ def pair_alone(kind: type[Mul | Sub], rng: np.random.Generator, *, exact: bool) 
     return alone(op, first.shape, dict(zip("aby", 2.0**powers, strict=True))), (first, second)
 
 
+@pytest.mark.parametrize("ratio", [2.0**13, 1.7, 1.0, 0.3, 2.0**-15])
+def test_other_scales_in_c_have_the_bits_of_the_reference_kernel(tmp_path: Path, ratio: float) -> None:
+    graph = alone(Requantize("r", "x", "y"), ALL_INPUTS.shape, {"x": 2.0**-9, "y": 2.0**-9 / ratio})
+    expected = run_litert(graph, ALL_INPUTS)
+    np.testing.assert_array_equal(run_numpy(graph, ALL_INPUTS), expected)
+    np.testing.assert_array_equal(run_compiled(graph, tmp_path, ALL_INPUTS), expected)
+
+
 def prelu_alone(rng: np.random.Generator) -> tuple[Graph, Array]:
     slopes = rng.integers(-127, 127, CHANNELS, dtype=np.int8)
     scale = Quantization(np.array([rng.uniform(0.001, 0.02)], np.float32), 0)

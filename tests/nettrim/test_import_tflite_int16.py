@@ -121,6 +121,23 @@ def test_functions_and_pairs_of_any_scales_keep_every_bit(seed: int, exact: bool
     assert_bits_of_litert(net.content())
 
 
+@settings(max_examples=30, deadline=None)
+@given(seeds, st.booleans(), st.sampled_from(["QUANTIZE", "RELU", "RELU6"]))
+def test_int16_of_one_scale_as_int16_of_another_keeps_every_bit(seed: int, exact: bool, code: str) -> None:
+    net = Int16File(np.random.default_rng(seed), exact=exact)
+    net.convolve(per_channel=True)
+    options = published.QuantizeOptionsT if code == "QUANTIZE" else None
+    net.function(code, options, net.scale(-17, -8))
+    net.convolve(per_channel=False)
+    assert_bits_of_litert(net.content())
+
+
+def test_int16_that_would_be_shifted_beyond_32_bits_is_read_as_values() -> None:
+    net = Int16File(np.random.default_rng(0), exact=True)
+    net.function("QUANTIZE", published.QuantizeOptionsT, net.scale_of(net.last) * 2.0**-15)
+    assert "QUANTIZE 't2' rescales INT16 by 3.28e+04" in note(import_tflite(net.content(), "file", "file"))
+
+
 def shifted(*, pot_scale: bool) -> Int16File:
     net = Int16File(np.random.default_rng(0), exact=True)
     first, second = net.wide(2.0**-12), net.wide(2.0**-14)

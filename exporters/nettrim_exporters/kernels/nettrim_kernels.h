@@ -1047,7 +1047,7 @@ static inline void nt_softmax16(const int16_t *exponentials, const int16_t *reci
     }
 }
 
-/* From int8 to int16 and back. */
+/* From int8 to int16 and back, and from int16 of one scale to int16 of another. */
 static inline void nt_widen(int32_t size, int32_t zero_point, int32_t multiplier, int32_t shift, const int8_t *in,
                             int16_t *out)
 {
@@ -1062,6 +1062,13 @@ static inline void nt_narrow(int32_t size, int32_t zero_point, int32_t multiplie
     for (int32_t i = 0; i < size; ++i) {
         const int32_t scaled = nt_multiply_rounding_twice(in[i], multiplier, shift);
         out[i] = nt_clamp(scaled + zero_point, INT8_MIN, INT8_MAX);
+    }
+}
+
+static inline void nt_rescale16(int32_t size, int32_t multiplier, int32_t shift, const int16_t *in, int16_t *out)
+{
+    for (int32_t i = 0; i < size; ++i) {
+        out[i] = nt_clamp16(nt_multiply_rounding_twice(in[i], multiplier, shift), INT16_MIN, INT16_MAX);
     }
 }
 
