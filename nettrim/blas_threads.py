@@ -15,4 +15,6 @@ def one_blas_thread() -> AbstractContextManager[object]:
 @cache
 def _libraries() -> ThreadpoolController:
     """Look for the process's libraries once: it takes milliseconds, and fits of small layers come by the hundred."""
+    import scipy.linalg  # noqa: F401, PLC0415  # loads a library of its own
+
     return ThreadpoolController()

@@ -182,10 +182,10 @@ def test_pairs_in_c_have_the_bits_of_the_reference_kernels(tmp_path: Path, kind:
 def pair_alone(kind: type[Mul | Sub], rng: np.random.Generator, *, exact: bool) -> tuple[Graph, tuple[Array, Array]]:
     """Return a product or a difference of random scales, powers of two where they are to be exact, and its inputs."""
     powers = rng.uniform(-16, 2, 2)
+    powers = np.ceil(powers) if exact else powers
     room = rng.uniform(1, 16) if kind is Mul else rng.uniform(-12, 4)
+    room = np.ceil(room) if exact else room
     powers = np.append(powers, (powers.sum() if kind is Mul else powers.max()) + room)
-    if exact:
-        powers = np.ceil(powers)
     first, second = (rng.integers(INT16.min, INT16.max, 5000, endpoint=True, dtype=np.int16) for _ in range(2))
     first[:4], second[:4] = (INT16.min, INT16.min, INT16.max, INT16.max), (INT16.min, INT16.max, INT16.min, INT16.max)
     activation = ActivationFunction.RELU6 if rng.random() < 0.3 else ActivationFunction.NONE
