@@ -50,6 +50,12 @@ class Constant:
             values: Array = centred.astype(np.float32) * scale
         return values
 
+    def exact_values(self) -> Array:
+        """Return what the numbers stand for, float64."""
+        with np.errstate(invalid="ignore"):  # NaN is refused when it becomes a constant of the graph
+            values: Array = self.values().astype(np.float64)
+        return values
+
 
 def read_constant(tensor: FileTensor, source: str) -> Constant:
     """Return a tensor that holds values.

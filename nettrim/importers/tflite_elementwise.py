@@ -85,7 +85,7 @@ def _combine_with_constant(
     operator: FileOperator, conversion: Conversion, place: int, activation: ActivationFunction
 ) -> None:
     """Add a convolution that scales and shifts every channel, or every value."""
-    operand = conversion.constant(operator, place, "operand").values().astype(np.float64)
+    operand = conversion.constant(operator, place, "operand").exact_values()
     scale, offset = _as_scaling(operator.op_type, operand, place)
     tensor = conversion.value(operator, 1 - place)
     if tensor in conversion.integers:

@@ -62,9 +62,13 @@ def convert_normalization(operator: NormalizationOperator, conversion: Conversio
     normalized = add_normalization(conversion.builder, operator.name, tensor, size, operator.epsilon)
     scale, offset = (conversion.optional_constant(operator, place, "factors") for place in (1, 2))
     if scale is not None or offset is not None:
-        factors = np.ones(()) if scale is None else scale.values().astype(np.float64)
-        offsets = np.zeros(()) if offset is None else offset.values().astype(np.float64)
-        normalized = add_scaling(conversion, operator.name, normalized, *np.broadcast_arrays(factors, offsets))
+        factors = np.ones(()) if scale is None else scale.exact_values()
+        offsets = np.zeros(()) if offset is None else offset.exact_values()
+        try:
+            factors, offsets = np.broadcast_arrays(factors, offsets)
+        except ValueError:
+            refuse(f"a scale of shape {factors.shape} and an offset of shape {offsets.shape}, expected equal ones")
+        normalized = add_scaling(conversion, operator.name, normalized, factors, offsets)
     conversion.put(operator, normalized)
     conversion.notes.append(f"layer normalisation {operator.name!r} recognised by its form")
 

@@ -65,7 +65,8 @@ def convert_gather(operator: FileOperator, conversion: Conversion) -> None:
     size, listed = conversion.shape(tensor)[axis], places.reshape(-1).tolist()
     step = listed[1] - listed[0] if len(listed) > 1 else 1
     kept = range(listed[0], listed[-1] + 1, step) if step > 0 else range(0)
-    if places.ndim > 1 or list(kept) != listed or not 0 <= listed[0] <= listed[-1] < size:
+    is_even = len(kept) == len(listed) and list(kept) == listed
+    if places.ndim > 1 or not is_even or not 0 <= listed[0] <= listed[-1] < size:
         refuse(f"places {listed} of {size} along axis {axis + 1}, expected one or evenly spaced ones")
     _keep(operator, conversion, tensor, _along(conversion, tensor, axis, kept), dropped=() if places.ndim else (axis,))
 
@@ -125,11 +126,11 @@ def _strided(operator: FileOperator, conversion: Conversion, tensor: str) -> tup
     bounds = [conversion.sizes(operator, place, "bounds").reshape(-1) for place in (1, 2, 3)]
     rare = [options.integer(field) for field in (fields.NEW_AXIS_MASK, fields.OFFSET)]
     ellipsis = options.integer(fields.ELLIPSIS_MASK)
-    count = len(bounds[0])
+    count = min(len(bounds[0]), len(shape) + 1)
     skipped = [place for place in range(count) if ellipsis >> place & 1]
     fits = all(len(part) == count <= len(shape) for part in bounds) and len(skipped) <= 1
     if not fits or any(rare) or 0 in bounds[2]:
-        refuse(f"bounds {[part.tolist() for part in bounds]} of {shape}, expected one each for some axes, no new ones")
+        refuse(f"bounds of {[len(part) for part in bounds]} axes of {shape}, expected steps for some axes, no new ones")
     masks = [options.integer(field) for field in (fields.BEGIN_MASK, fields.END_MASK, fields.SHRINK_AXIS_MASK)]
     ranges, dropped = [range(size) for size in shape], set()
     for place, (begin, end, step) in enumerate(zip(*bounds, strict=True)):

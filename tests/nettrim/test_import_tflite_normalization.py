@@ -126,6 +126,16 @@ def test_a_mean_over_another_axis_is_no_normalisation(tmp_path: Path) -> None:
         load_model(write_file(tmp_path, speller.file.content((entry,), (output,))))
 
 
+def test_factors_of_shapes_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    speller = Speller()
+    entry = speller.file.activation(SHAPE)
+    output = speller.normalize("torch", entry)
+    offset = speller.file.operators[-1].inputs[1]
+    speller.file.tensors[offset].shape = [4, 3]
+    with pytest.raises(UnsupportedOperatorError, match=r"a scale of shape \(12,\) and an offset of shape \(4, 3\)"):
+        load_model(write_file(tmp_path, speller.file.content((entry,), (output,))))
+
+
 @pytest.mark.parametrize("form", ["torch", "keras"])
 def test_int8_comes_near_the_floats(tmp_path: Path, form: str) -> None:
     graph = load_model(write_file(tmp_path, normalizing_file(form))).graph

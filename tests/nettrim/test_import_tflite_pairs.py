@@ -7,7 +7,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as published
 
 from nettrim.importers import load_model
-from nettrim_runtime.errors import UnsupportedOperatorError
+from nettrim_runtime.errors import ModelFileError, UnsupportedOperatorError
 from tests.nettrim.test_import_tflite import assert_runs_as_in_litert, random_floats
 from tests.nettrim.tflite_models import RELU, FileWriter, write_file
 
@@ -51,6 +51,15 @@ def test_a_constant_that_does_not_fit_is_refused(tmp_path: Path, shape: tuple[in
     entry, output = file.activation((1, 4, 3)), file.activation((1, 4, 3))
     file.add("ADD", (entry, file.constant(random_floats(*shape))), output, published.AddOptionsT)
     with pytest.raises(UnsupportedOperatorError, match=r"a constant of shape .*expected one that fits into it"):
+        load_model(write_file(tmp_path, file.content((entry,), (output,))))
+
+
+def test_a_constant_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    file = FileWriter()
+    entry, output = file.activation((1, 4, 3)), file.activation((1, 4, 3))
+    signalling = np.array([0x7FA00000], np.uint32).view(np.float32)
+    file.add("ADD", (entry, file.constant(signalling)), output, published.AddOptionsT)
+    with pytest.raises(ModelFileError, match="holds NaN or infinity"):
         load_model(write_file(tmp_path, file.content((entry,), (output,))))
 
 

@@ -213,6 +213,10 @@ def refused(code: str, options: Any, shapes: Any, constants: Any = (), **values:
             r"places \[4, 6\] of 6 along axis 1, expected",
         ),
         (
+            refused("GATHER", published.GatherOptionsT, [(1, 6), (1, 3)], ([0, 1, 2**31 - 1],), axis=1),
+            r"places \[0, 1, 2147483647\] of 6 along axis 1, expected",
+        ),
+        (
             refused("GATHER", published.GatherOptionsT, [(1, 6), (1,)], ([2],), axis=1, batchDims=1),
             "1 axes with places of their own, expected none",
         ),
