@@ -64,7 +64,7 @@ SOURCES: dict[type[Op], Sources] = {
     ),
     Add: Sources(("Add",), ("ADD",), ("Add",)),
     Sub: Sources(("Sub",), ("SUB",), ("Subtract",)),
-    Mul: Sources(("Mul", "Div", "Neg"), ("MUL", "DIV", "SQUARE"), ("Multiply",)),
+    Mul: Sources(("Mul", "Div", "Neg", "Pow"), ("MUL", "DIV", "SQUARE", "POW"), ("Multiply",)),
     Concat: Sources(("Concat",), ("CONCATENATION", "PACK"), ("Concatenate",)),
     Activation: Sources(
         ("Relu", "Clip"),
@@ -86,7 +86,7 @@ SOURCES: dict[type[Op], Sources] = {
     Slice: Sources(("Slice", "Split", "Gather"), ("SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "UNPACK", "GATHER")),
     Transpose: Sources(("Transpose",), ("TRANSPOSE", "DEPTH_TO_SPACE", "SPACE_TO_DEPTH")),
     ResizeNearest: Sources(("Resize", "Upsample"), ("RESIZE_NEAREST_NEIGHBOR",)),
-    Mean: Sources(("ReduceMean",), ("MEAN",)),
+    Mean: Sources(("ReduceMean",), ("MEAN", "SUM")),
     Requantize: Sources((), ("QUANTIZE", "DEQUANTIZE")),
 }
 # Made of several of these operators, or folded into them.

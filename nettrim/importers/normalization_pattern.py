@@ -13,6 +13,7 @@ N_INPUTS = {
     **dict.fromkeys(("add", "sub", "mul", "div", "squared difference"), 2),
     **dict.fromkeys(("square", "root", "inverse root", "reciprocal", "mean"), 1),
 }
+POWERS = {2.0: "square", 0.5: "root", -0.5: "inverse root"}  # what a constant exponent makes of a power
 
 
 @dataclass(frozen=True)

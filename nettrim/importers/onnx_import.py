@@ -26,7 +26,7 @@ from nettrim.importers.onnx_input import add_input, read_input
 from nettrim.importers.onnx_layers import convert_batch_normalization, convert_conv, convert_gemm, convert_mat_mul
 from nettrim.importers.onnx_node import Node, RefusedNodeError, UnknownInputError, read_node, refuse
 from nettrim.importers.onnx_normalization import convert_layer_normalization, recognise_normalizations
-from nettrim.importers.onnx_pairs import convert_negation, convert_pair, convert_swish
+from nettrim.importers.onnx_pairs import convert_negation, convert_pair, convert_power, convert_swish
 from nettrim.importers.onnx_recognition import recognise_functions
 from nettrim.importers.onnx_recurrent import convert_recurrent
 from nettrim.importers.onnx_resize import convert_resize
@@ -84,6 +84,7 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "Neg": convert_negation,
     "PRelu": convert_prelu,
     "Pad": convert_pad,
+    "Pow": convert_power,
     "ReduceMean": convert_reduce_mean,
     "Relu": convert_relu,
     "Reshape": convert_reshape,

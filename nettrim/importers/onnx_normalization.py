@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.importers.layer_normalization import add_normalization
-from nettrim.importers.normalization_pattern import Expression, Normalization, expression, find_normalizations
+from nettrim.importers.normalization_pattern import POWERS, Expression, Normalization, expression, find_normalizations
 from nettrim.importers.onnx_conversion import Conversion, Value
 from nettrim.importers.onnx_layers import scale_values
 from nettrim.importers.onnx_node import Node, axis_place, needed_nodes, refuse
@@ -24,7 +24,6 @@ KINDS = {
     "Sqrt": "root",
     "Sub": "sub",
 }
-POWERS = {2.0: "square", 0.5: "root", -0.5: "inverse root"}
 AXES = "axes"  # of a LayerNormalization that was spelled out; ONNX's own has the first of the last ones
 
 

@@ -1,4 +1,4 @@
-"""ONNX nodes of two operands, value by value: Add, Sub, Mul, Div, Neg and Swish, of activations or with a constant."""
+"""ONNX nodes of two operands, value by value: Add, Sub, Mul, Div, Pow, Neg and Swish, of activations or with a constant."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -52,6 +52,14 @@ def convert_swish(node: Node, conversion: Conversion) -> None:
 def convert_negation(node: Node, conversion: Conversion) -> None:
     """Neg: times minus one."""
     _combine_with_constant(replace(node, op_type="Mul"), conversion, 0, np.array(-1.0))
+
+
+def convert_power(node: Node, conversion: Conversion) -> None:
+    """Pow by two: a product with itself."""
+    exponent = conversion.constant(node, 1, "exponent")
+    if exponent.size != 1 or exponent.reshape(-1)[0] != 2:
+        refuse(node, f"a power of {exponent.reshape(-1)[:4].tolist()}, expected 2")
+    convert_pair(replace(node, op_type="Mul", inputs=node.inputs[:1] * 2), conversion)
 
 
 def _combine_with_constant(node: Node, conversion: Conversion, index: int, constant: Array) -> None:

@@ -51,6 +51,14 @@ def convert_square(operator: FileOperator, conversion: Conversion) -> None:
     conversion.put(operator, _add_pair(operator, conversion, Mul, (tensor, tensor)))
 
 
+def convert_power(operator: FileOperator, conversion: Conversion) -> None:
+    """POW by two: a product with itself."""
+    exponent, tensor = conversion.constant(operator, 1, "exponent").values(), conversion.value(operator)
+    if exponent.size != 1 or exponent.reshape(-1)[0] != 2:
+        refuse(f"a power of {exponent.reshape(-1)[:4].tolist()}, expected 2")
+    conversion.put(operator, _add_pair(operator, conversion, Mul, (tensor, tensor)))
+
+
 def _add_pair(
     operator: FileOperator,
     conversion: Conversion,

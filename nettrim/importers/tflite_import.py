@@ -7,7 +7,7 @@ from nettrim.importers.imported_model import ImportedModel, InputIntegers, Input
 from nettrim.importers.refusals import Refusal, refusal_message
 from nettrim.importers.tflite_clamps import convert_bounds, convert_clamp
 from nettrim.importers.tflite_conversion import Conversion, RefusedOperatorError, UnknownInputError, refuse
-from nettrim.importers.tflite_elementwise import convert_pair, convert_square
+from nettrim.importers.tflite_elementwise import convert_pair, convert_power, convert_square
 from nettrim.importers.tflite_file import FileGraph, FileOperator, read_tflite
 from nettrim.importers.tflite_functions import (
     convert_function,
@@ -78,6 +78,7 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "PACK": convert_pack,
     "PAD": convert_pad,
     "PADV2": convert_pad,
+    "POW": convert_power,
     "PRELU": convert_prelu,
     "QUANTIZE": convert_quantize,
     "REDUCE_MAX": convert_reduce_max,
@@ -98,6 +99,7 @@ CONVERTERS: Mapping[str, Callable[[FileOperator, Conversion], None]] = {
     "SQUEEZE": convert_reshape,
     "STRIDED_SLICE": convert_slice,
     "SUB": convert_pair,
+    "SUM": convert_mean,
     "TANH": convert_function,
     "TRANSPOSE": convert_transpose,
     "TRANSPOSE_CONV": convert_transpose_conv,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nettrim.importers.layer_normalization import add_normalization
-from nettrim.importers.normalization_pattern import Expression, Normalization, expression, find_normalizations
+from nettrim.importers.normalization_pattern import POWERS, Expression, Normalization, expression, find_normalizations
 from nettrim.importers.tflite_constants import read_constant
 from nettrim.importers.tflite_conversion import Conversion, refuse
 from nettrim.importers.tflite_file import MOST_AXES, FileGraph, FileOperator, FileTensor
@@ -101,6 +101,8 @@ class _File:
         if operator.op_type == "MEAN":
             return self._mean(operator)
         inputs = tuple(str(place) for place in operator.inputs)
+        if operator.op_type == "POW" and len(inputs) == 2:
+            return expression(POWERS.get(self.number(inputs[1]) or 0.0), inputs[:1])
         return None if _clamps(operator) else expression(KINDS.get(operator.op_type), inputs)
 
     def is_constant(self, name: str) -> bool:

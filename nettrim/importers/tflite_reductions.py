@@ -1,7 +1,12 @@
-"""Operators of a .tflite file that leave one value of many along axes: MEAN, REDUCE_MAX."""
+"""Operators of a .tflite file that leave one value of many along axes: MEAN, SUM, REDUCE_MAX."""
+
+import math
+
+import numpy as np
 
 from nettrim.importers.tflite_conversion import Conversion, refuse
 from nettrim.importers.tflite_file import FileOperator
+from nettrim.importers.tflite_scaling import add_scaling
 from nettrim_runtime import tflite_schema as schema
 from nettrim_runtime.ops import AveragePool2d, MaxPool2d, Mean, Size2d
 
@@ -9,16 +14,13 @@ IMAGE_AXES = (0, 1)  # height and width, the batch not counted
 
 
 def convert_mean(operator: FileOperator, conversion: Conversion) -> None:
-    """MEAN; of floats over the height and width of images it is an average pool."""
+    """MEAN, and SUM, a mean times the number of values; of floats over the height and width of images a pool."""
     tensor, axes, keeps_axes = _read(operator, conversion)
-    builder, shape = conversion.builder, conversion.shape(tensor)
-    name, output = builder.op_name(operator.name), builder.tensor_name(operator.name)
-    if axes == IMAGE_AXES and len(shape) == 3 and tensor not in conversion.integers:
-        size = Size2d(*shape[:2])
-        mean = builder.add(AveragePool2d(name, tensor, output, size, size))
-        conversion.put(operator, mean if keeps_axes else builder.reshape(mean, shape[2:]))
-        return
-    conversion.put(operator, builder.add(Mean(name, tensor, output, axes, keeps_axes)))
+    mean = _add_mean(operator, conversion, tensor, axes, keeps_axes=keeps_axes)
+    if operator.op_type == "SUM":
+        count = math.prod(conversion.shape(tensor)[axis] for axis in axes)
+        mean = add_scaling(conversion, f"{operator.name}/sum", mean, np.array(count), np.zeros(()))
+    conversion.put(operator, mean)
 
 
 def convert_reduce_max(operator: FileOperator, conversion: Conversion) -> None:
@@ -32,6 +34,18 @@ def convert_reduce_max(operator: FileOperator, conversion: Conversion) -> None:
     conversion.put_carried(operator, (tensor,), builder.add(largest))
     reduced = largest.output if keeps_axes else builder.reshape(largest.output, shape[2:])
     conversion.put_carried(operator, (largest.output,), reduced)
+
+
+def _add_mean(
+    operator: FileOperator, conversion: Conversion, tensor: str, axes: tuple[int, ...], *, keeps_axes: bool
+) -> str:
+    builder, shape = conversion.builder, conversion.shape(tensor)
+    name, output = builder.op_name(operator.name), builder.tensor_name(operator.name)
+    if axes == IMAGE_AXES and len(shape) == 3 and tensor not in conversion.integers:
+        size = Size2d(*shape[:2])
+        mean = builder.add(AveragePool2d(name, tensor, output, size, size))
+        return mean if keeps_axes else builder.reshape(mean, shape[2:])
+    return builder.add(Mean(name, tensor, output, axes, keeps_axes))
 
 
 def _read(operator: FileOperator, conversion: Conversion) -> tuple[str, tuple[int, ...], bool]:

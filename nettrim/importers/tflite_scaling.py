@@ -36,7 +36,8 @@ def add_scaling(
     else:
         scale, offset = _by_group(scale, offset, shape)
         groups, new_shape = scale.size, shape
-    image = builder.reshape(tensor, (1, math.prod(shape) // groups, groups))
+    is_image = len(shape) == 3 and shape[-1] == groups
+    image = builder.reshape(tensor, shape if is_image else (1, math.prod(shape) // groups, groups))
     weight = builder.add_constant(f"{title}.weight", scale.reshape(-1, 1, 1, 1))
     bias = builder.add_constant(f"{title}.bias", offset.reshape(-1))
     names = builder.op_name(title), image, weight, bias, builder.tensor_name(title)

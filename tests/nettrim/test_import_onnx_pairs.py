@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nettrim.importers import load_model
 from nettrim_runtime.errors import UnsupportedOperatorError
 from tests.nettrim.onnx_models import assert_runs_as_in_onnx_runtime, node, op_names, random_floats, write_onnx
 
@@ -127,3 +128,17 @@ def test_pairs_without_an_operator_are_refused(tmp_path: Path, nodes: list[objec
     path = write_onnx(tmp_path / "m.onnx", [CONV, *nodes], IMAGE, constants)  # type: ignore[list-item]
     with pytest.raises(UnsupportedOperatorError, match=reason):
         assert_runs_as_in_onnx_runtime(path)
+
+
+def test_a_power_of_two_is_a_product(tmp_path: Path) -> None:
+    constants = {"w": random_floats(4, 3, 2, 2), "two": np.float32(2)}
+    nodes = [node("Conv", "x w", "c"), node("Pow", "c two", "y")]
+    model = assert_runs_as_in_onnx_runtime(write_onnx(tmp_path / "m.onnx", nodes, ["N", 3, 5, 6], constants))
+    assert op_names(model) == ["Conv2d", "Mul"]
+
+
+def test_another_power_is_refused(tmp_path: Path) -> None:
+    constants = {"three": np.float32(3)}
+    path = write_onnx(tmp_path / "m.onnx", [node("Pow", "x three", "y")], ["N", 6], constants)
+    with pytest.raises(UnsupportedOperatorError, match=r"Pow .*a power of \[3.0\], expected 2"):
+        load_model(path)

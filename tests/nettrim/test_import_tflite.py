@@ -255,6 +255,14 @@ def test_a_shape_that_is_computed_from_the_batch_size(tmp_path: Path) -> None:
     assert_runs_as_in_litert(write_file(tmp_path, file.content((entry,), (output,))))
 
 
+@pytest.mark.parametrize("size", [24, -1])
+def test_a_shape_among_the_options(tmp_path: Path, size: int) -> None:
+    file = FileWriter()
+    entry, output = file.activation((1, 2, 3, 4)), file.activation((1, 24))
+    file.add("RESHAPE", (entry,), output, published.ReshapeOptionsT, newShape=[1, size])
+    assert_runs_as_in_litert(write_file(tmp_path, file.content((entry,), (output,))))
+
+
 def test_axes_of_length_one_come_and_go(tmp_path: Path) -> None:
     file = FileWriter()
     entry, taller, flat = file.activation((1, 4, 3)), file.activation((1, 4, 1, 3)), file.activation((1, 4, 3))

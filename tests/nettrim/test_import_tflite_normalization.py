@@ -18,7 +18,7 @@ from tests.nettrim.tflite_models import RELU, FileWriter, write_file
 CHAIN = ["Conv2d", "Sub", "Mul", "Conv2d", "UnaryFunction", "Mul", "Conv2d"]
 SHAPE = (1, 4, 12)
 FORMS = (
-    *("torch", "keras", "squared difference", "square"),
+    *("torch", "keras", "squared difference", "square", "powers"),
     *("division", "no factors", "float16 factors", "a negative axis"),
 )
 
@@ -56,6 +56,8 @@ class Speller:
             return self.mean(self.add("SQUARED_DIFFERENCE", source, mean))
         if form == "square":
             return self.mean(self.add("SQUARE", centred))
+        if form == "powers":
+            return self.mean(self.add("POW", centred, self.number(2)))
         return self.mean(self.add("MUL", centred, centred), -1 if form == "a negative axis" else 2)
 
     def normalize(self, form: str, source: int) -> int:
@@ -65,6 +67,8 @@ class Speller:
         shifted = self.add("ADD", self.variance(form, source, mean, centred), self.number(1e-3))
         if form == "division":
             normalized = self.add("DIV", centred, self.add("SQRT", shifted))
+        elif form == "powers":
+            normalized = self.add("MUL", self.add("POW", shifted, self.number(-0.5)), centred)
         elif form == "keras":
             scale = self.add("MUL", self.add("RSQRT", shifted), self.factors(1))
             offset = self.add("SUB", self.factors(2), self.add("MUL", mean, scale))

@@ -80,6 +80,45 @@ def test_quotients_by_zero_and_by_activations_are_refused(tmp_path: Path, diviso
         load_model(write_file(tmp_path, file.content((entry,), (output,))))
 
 
+def test_a_power_of_two_is_a_product(tmp_path: Path) -> None:
+    file = FileWriter()
+    entry, output = file.activation((1, 4, 3)), file.activation((1, 4, 3))
+    file.add("POW", (entry, file.constant(np.array(2, np.float32))), output, published.PowOptionsT)
+    model = assert_runs_as_in_litert(write_file(tmp_path, file.content((entry,), (output,))))
+    assert [type(op).__name__ for op in model.graph.ops] == ["Mul"]
+
+
+def test_another_power_is_refused(tmp_path: Path) -> None:
+    file = FileWriter()
+    entry, output = file.activation((1, 4, 3)), file.activation((1, 4, 3))
+    file.add("POW", (entry, file.constant(np.array(3, np.float32))), output, published.PowOptionsT)
+    with pytest.raises(UnsupportedOperatorError, match=r"POW .*a power of \[3.0\], expected 2"):
+        load_model(write_file(tmp_path, file.content((entry,), (output,))))
+
+
+@pytest.mark.parametrize(("axes", "shape"), [((1, 2), (1, 3)), ((3,), (1, 4, 5)), ((1,), (1, 5, 3))])
+def test_a_sum_is_a_mean_times_a_number(tmp_path: Path, axes: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    file = FileWriter()
+    entry, output = file.activation((1, 4, 5, 3)), file.activation(shape)
+    file.add("SUM", (entry, file.constant(np.array(axes, np.int32))), output, published.ReducerOptionsT)
+    assert_runs_as_in_litert(write_file(tmp_path, file.content((entry,), (output,))))
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 5, 3), (1, 5, 3), (1, 3)])
+def test_a_hard_swish_that_is_spelled_out(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    file = FileWriter()
+    entry = file.activation(shape)
+    numbers = [file.constant(np.float32(value).reshape(())) for value in (3, 1 / 6)]
+    options = {"fusedActivationFunction": published.ActivationFunctionType.RELU6}
+    gate = file.add("ADD", (entry, numbers[0]), file.activation(shape), published.AddOptionsT, **options)
+    product = file.add("MUL", (entry, gate), file.activation(shape), published.MulOptionsT)
+    output = file.add("MUL", (product, numbers[1]), file.activation(shape), published.MulOptionsT)
+    model = assert_runs_as_in_litert(write_file(tmp_path, file.content((entry,), (output,))))
+    names = [type(op).__name__ for op in model.graph.ops]
+    assert [name for name in names if name != "Reshape"] == ["Conv2d", "Mul", "Conv2d"]
+    assert len(shape) < 4 or "Reshape" not in names
+
+
 def test_squares_of_differences(tmp_path: Path) -> None:
     file = FileWriter()
     entry, row, output = file.activation((1, 4, 5, 3)), file.activation((1, 3)), file.activation((1, 4, 5, 3))
