@@ -20,7 +20,7 @@ FUNCTIONS = {
 
 def convert_function(operator: FileOperator, conversion: Conversion) -> None:
     """LOGISTIC, TANH, HARD_SWISH and RSQRT, which have no options."""
-    _add(operator, conversion, FUNCTIONS[operator.op_type])
+    add_function(operator, conversion, FUNCTIONS[operator.op_type])
 
 
 def convert_leaky_relu(operator: FileOperator, conversion: Conversion) -> None:
@@ -29,14 +29,14 @@ def convert_leaky_relu(operator: FileOperator, conversion: Conversion) -> None:
     alpha = options.number(schema.LeakyReluOptions.ALPHA)
     if not 0 <= alpha < math.inf:
         refuse(f"alpha {alpha}, expected zero or more")
-    _add(operator, conversion, Function.LEAKY_RELU, alpha)
+    add_function(operator, conversion, Function.LEAKY_RELU, alpha)
 
 
 def convert_gelu(operator: FileOperator, conversion: Conversion) -> None:
     """GELU of either form."""
     options = conversion.options(operator, schema.BuiltinOptions.GELU)
     is_approximate = options.integer(schema.GeluOptions.APPROXIMATE)
-    _add(operator, conversion, Function.GELU_TANH if is_approximate else Function.GELU)
+    add_function(operator, conversion, Function.GELU_TANH if is_approximate else Function.GELU)
 
 
 def convert_prelu(operator: FileOperator, conversion: Conversion) -> None:
@@ -71,6 +71,13 @@ def convert_softmax(operator: FileOperator, conversion: Conversion) -> None:
     conversion.put(operator, builder.add(op))
 
 
+def add_function(operator: FileOperator, conversion: Conversion, function: Function, alpha: float = 0.0) -> None:
+    """Append a function of an operator's input as its output."""
+    builder, tensor = conversion.builder, conversion.value(operator)
+    op = UnaryFunction(builder.op_name(operator.name), tensor, builder.tensor_name(operator.name), function, alpha)
+    conversion.put(operator, builder.add(op))
+
+
 def _leave_out_behind_integers(operator: FileOperator, conversion: Conversion) -> bool:
     """Leave out what the file computes in floats at the end of its integers: the largest output stays the largest."""
     tensor = conversion.value(operator)
@@ -80,9 +87,3 @@ def _leave_out_behind_integers(operator: FileOperator, conversion: Conversion) -
     conversion.notes.append(f"{operator.op_type} in floats behind the integers is left out: the outputs are its inputs")
     conversion.put_view(operator, Value(tensor))
     return True
-
-
-def _add(operator: FileOperator, conversion: Conversion, function: Function, alpha: float = 0.0) -> None:
-    builder, tensor = conversion.builder, conversion.value(operator)
-    op = UnaryFunction(builder.op_name(operator.name), tensor, builder.tensor_name(operator.name), function, alpha)
-    conversion.put(operator, builder.add(op))

@@ -36,6 +36,7 @@ from nettrim.importers.tflite_normalization import (
     recognise_normalizations,
 )
 from nettrim.importers.tflite_padding import convert_pad
+from nettrim.importers.tflite_recognition import FunctionOperator, convert_recognised_function, recognise_functions
 from nettrim.importers.tflite_reductions import convert_mean, convert_reduce_max
 from nettrim.importers.tflite_selection import convert_gather, convert_slice, convert_split, convert_unpack
 from nettrim.importers.tflite_shapes import (
@@ -135,7 +136,8 @@ def import_tflite(data: bytes, source: str, name: str, input_shape: tuple[int, .
     """
     file = read_tflite(data, source)
     operators = _needed_operators(file.operators, file.outputs)
-    operators = _needed_operators(recognise_normalizations(file, operators), file.outputs)
+    for recognise in (recognise_normalizations, recognise_functions):
+        operators = _needed_operators(recognise(file, operators), file.outputs)
     output = _only_output(file)
     conversion = Conversion(file)
     shape = _add_input(conversion, operators, input_shape)
@@ -251,6 +253,8 @@ def _convert(operators: Sequence[FileOperator], conversion: Conversion) -> list[
                 raise ModelFileError(f"{conversion.file.source}: tensor {operator.name!r} is written twice")
             if isinstance(operator, NormalizationOperator):
                 convert_normalization(operator, conversion)
+            elif isinstance(operator, FunctionOperator):
+                convert_recognised_function(operator, conversion)
             else:
                 CONVERTERS[operator.op_type](operator, conversion)
         except RefusedOperatorError as error:

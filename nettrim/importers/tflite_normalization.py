@@ -8,9 +8,9 @@ import numpy as np
 
 from nettrim.importers.layer_normalization import add_normalization
 from nettrim.importers.normalization_pattern import POWERS, Expression, Normalization, expression, find_normalizations
-from nettrim.importers.tflite_constants import read_constant
 from nettrim.importers.tflite_conversion import Conversion, refuse
-from nettrim.importers.tflite_file import MOST_AXES, FileGraph, FileOperator, FileTensor
+from nettrim.importers.tflite_file import FileGraph, FileOperator
+from nettrim.importers.tflite_numbers import find_constant, read_axes, read_number
 from nettrim.importers.tflite_scaling import add_scaling
 from nettrim_runtime import tflite_schema as schema
 
@@ -31,7 +31,6 @@ FUSING = {  # operators with a clamp of their own
     "MUL": schema.BuiltinOptions.MUL,
     "SUB": schema.BuiltinOptions.SUB,
 }
-FEW_BYTES = 8  # of a constant that may be one number
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,36 +105,23 @@ class _File:
         return None if _clamps(operator) else expression(KINDS.get(operator.op_type), inputs)
 
     def is_constant(self, name: str) -> bool:
-        return self._constant(name) is not None
+        return find_constant(self.file, self.operators, name) is not None
 
     def number(self, name: str) -> float | None:
-        tensor = self._constant(name)
-        if tensor is None or tensor.data.size > FEW_BYTES:
-            return None
-        values = read_constant(tensor, self.file.source).values()
-        return float(values.reshape(-1)[0]) if values.size == 1 else None
-
-    def _constant(self, name: str) -> FileTensor | None:
-        """Return a constant, also a smaller one that is made float32."""
-        operator = self.operators.get(name)
-        if operator is not None and operator.op_type == "DEQUANTIZE" and len(operator.inputs) == 1:
-            name = str(operator.inputs[0])
-        tensor = self.file.tensors[int(name)] if int(name) >= 0 else None
-        return tensor if tensor is not None and tensor.is_constant else None
+        return read_number(self.file, self.operators, name)
 
     def _mean(self, operator: FileOperator) -> Expression | None:
         """Return a mean over the last axes that keeps them; axes count from the last, as -1."""
-        options, axes = operator.options, self._constant(str(operator.inputs[-1])) if operator.inputs else None
+        options = operator.options
         if options is None or operator.options_type != schema.BuiltinOptions.REDUCER or len(operator.inputs) != 2:
             return None
-        if axes is None or axes.data.size > MOST_AXES * FEW_BYTES or operator.inputs[0] < 0:
-            return None
-        rank, numbers = len(self.file.tensors[operator.inputs[0]].shape), read_constant(axes, self.file.source).numbers
-        found = {int(axis) - (rank if axis >= 0 else 0) for axis in numbers.flat if numbers.dtype.kind == "i"}
+        source, axes = (str(place) for place in operator.inputs)
+        rank = len(self.file.tensors[operator.inputs[0]].shape)
+        found = {axis - rank if axis >= 0 else axis for axis in read_axes(self.file, self.operators, axes)}
         last = tuple(range(-len(found), 0))
         if not found or found != set(last) or not options.integer(schema.ReducerOptions.KEEP_DIMS):
             return None
-        return expression("mean", (str(operator.inputs[0]),), last)
+        return expression("mean", (source,), last)
 
 
 def _clamps(operator: FileOperator) -> bool:
