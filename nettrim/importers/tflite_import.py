@@ -47,7 +47,7 @@ from nettrim.importers.tflite_shapes import (
 )
 from nettrim.importers.tflite_transposed_conv import convert_transpose_conv
 from nettrim.importers.tflite_windows import convert_pool
-from nettrim.passes import simplify
+from nettrim.passes import simplify, sink_transposes
 from nettrim_runtime.errors import GraphError, ModelFileError, UnsupportedOperatorError
 from nettrim_runtime.graph import Graph
 from nettrim_runtime.ops import Transpose
@@ -149,7 +149,7 @@ def import_tflite(data: bytes, source: str, name: str, input_shape: tuple[int, .
         built = conversion.builder.build(
             name, (next(iter(conversion.builder.tensors)),), (_output_tensor(conversion, output),)
         )
-        graph, integers = simplify(built), integer_graph(built, conversion)
+        graph, integers = simplify(sink_transposes(built)), integer_graph(built, conversion)
     except GraphError as error:
         raise ModelFileError(f"{source}: the network does not fit together: {error}") from error
     notes = (

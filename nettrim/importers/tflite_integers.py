@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from nettrim.clear_tables import CLEAR
 from nettrim.importers.tflite_conversion import Conversion, Integers
 from nettrim.importers.tflite_parameters import scale_objection
-from nettrim.passes import simplify
+from nettrim.passes import simplify, sink_transposes
 from nettrim_runtime.errors import NettrimError
 from nettrim_runtime.fixed_output import fixed_output
 from nettrim_runtime.graph import Graph, Tensor
@@ -43,7 +43,7 @@ def integer_graph(graph: Graph, conversion: Conversion) -> FileIntegers | None:
         return _refused(objections)
     tensors = {name: _with_integers(tensor, conversion.integers[name]) for name, tensor in graph.tensors.items()}
     try:
-        quantized = simplify(replace(graph, tensors=tensors))
+        quantized = simplify(sink_transposes(replace(graph, tensors=tensors)))
     except NettrimError as error:
         return _refused([str(error)])
     objections = [*filter(None, (scale_objection(quantized, op) for op in quantized.ops))]

@@ -10,15 +10,12 @@ ROWS_AND_BLOCKS = (0, 2, 1, 3)  # (rows, columns, block height, rest) as (rows, 
 
 
 def convert_transpose(operator: FileOperator, conversion: Conversion) -> None:
-    """TRANSPOSE that leaves the batch axis first; two in a row are one, or none."""
+    """TRANSPOSE that leaves the batch axis first; of axes of length one a reshape."""
     tensor = conversion.value(operator)
     order = [int(axis) for axis in conversion.sizes(operator, 1, "permutation").reshape(-1)]
     if sorted(order) != list(range(len(conversion.shape(tensor)) + 1)) or order[0]:
         refuse(f"permutation {order}, expected the batch axis to stay first")
     builder, permutation = conversion.builder, tuple(axis - 1 for axis in order[1:])
-    earlier = builder.producer(tensor)
-    if isinstance(earlier, Transpose):
-        tensor, permutation = earlier.input, tuple(earlier.permutation[axis] for axis in permutation)
     shape = conversion.shape(tensor)
     long = [axis for axis in permutation if shape[axis] > 1]
     if long == sorted(long):

@@ -162,7 +162,24 @@ def test_transposes_in_a_row_are_one_or_none(
         tensor = output
     last = file.add("RELU", (tensor,), file.activation(tuple(shape), **kind), version=2)
     model = assert_as_litert(write_file(tmp_path, file.content((entry,), (last,))), kind)
-    assert [type(op).__name__ for op in model.graph.ops] == [*left, "Activation"]
+    assert [type(op).__name__ for op in model.graph.ops] == ["Activation", *left]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_transposes_around_what_computes_value_by_value_are_none(tmp_path: Path, kind: dict[str, Any]) -> None:
+    file, shapes = FileWriter(), ((1, 4, 3, 5), (1, 5, 4, 3))
+    entry = file.activation(shapes[0], **kind)
+    there, back = (file.constant(ints(order)) for order in ((0, 3, 1, 2), (0, 2, 3, 1)))
+    turned = file.activation(shapes[1], **kind)
+    file.add("TRANSPOSE", (entry, there), turned, published.TransposeOptionsT, version=2)
+    clamped = file.add("RELU", (turned,), file.activation(shapes[1], **kind), version=2)
+    options = {"options": published.LeakyReluOptionsT, "alpha": 0.25}
+    bent = file.add("LEAKY_RELU", (clamped,), file.activation(shapes[1], **kind), version=2, **options)
+    output = file.activation(shapes[0], **kind)
+    file.add("TRANSPOSE", (bent, back), output, published.TransposeOptionsT, version=2)
+    model = assert_as_litert(write_file(tmp_path, file.content((entry,), (output,))), kind)
+    assert [type(op).__name__ for op in model.graph.ops] == ["Activation", "UnaryFunction"]
+    assert "transposes left: 0" in model.notes
 
 
 @pytest.mark.parametrize("kind", KINDS)
