@@ -22,6 +22,8 @@ from nettrim_runtime.shapes import LARGEST_RANK
 
 Array = npt.NDArray[Any]
 
+TEXT_KINDS = "OSU"  # of NumPy's types
+
 
 @dataclass(frozen=True, eq=False)
 class Value:
@@ -95,7 +97,8 @@ class Conversion:
             return None
         if name not in self.constants:
             refuse(node, f"its {what} is computed by the network, expected a constant")
-        return self.constants[name]
+        values = self.constants[name]
+        return refuse(node, f"its {what} is text, expected numbers") if values.dtype.kind in TEXT_KINDS else values
 
     def padded_value(self, node: Node, index: int = 0) -> Value:
         """Return an activation that a Pad node may have padded."""

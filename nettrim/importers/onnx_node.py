@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import numpy as np
 import onnx
 
 from nettrim.importers.onnx_file import DEFAULT_DOMAINS
@@ -81,6 +82,14 @@ def axis_place(node: Node, axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         refuse(node, f"axis {axis} of an input with {rank} axes, expected one of them")
     return axis % rank
+
+
+def read_integers(node: Node, values: Any) -> list[int]:
+    """Return the integers among an attribute or a constant; refuse the node when they are others."""
+    entries = np.ravel(values)
+    if entries.size and not np.issubdtype(entries.dtype, np.integer):
+        refuse(node, f"bounds of type {entries.dtype}, expected integers")
+    return [int(entry) for entry in entries]
 
 
 def needed_nodes(nodes: Sequence[Node], outputs: Iterable[str]) -> list[Node]:

@@ -87,13 +87,14 @@ class _File:
 
     def number(self, name: str) -> float | None:
         values = self.constants.get(name)
-        return float(values.reshape(-1)[0]) if values is not None and values.size == 1 else None
+        is_number = values is not None and values.size == 1 and values.dtype.kind in "fiu"
+        return float(values.reshape(-1)[0]) if values is not None and is_number else None
 
     def _mean(self, node: Node) -> Expression | None:
         axes: Any = node.attributes.get("axes")
         if len(node.inputs) > 1:
             axes = self.constants.get(node.inputs[1])
-        if axes is None or not node.integer("keepdims", 1):
+        if axes is None or np.asarray(axes).dtype.kind != "i" or not node.integer("keepdims", 1):
             return None
         return expression("mean", node.inputs[:1], tuple(int(axis) for axis in np.ravel(axes)))
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.importers.onnx_conversion import Conversion, Value
-from nettrim.importers.onnx_node import Node, axis_place, refuse
+from nettrim.importers.onnx_node import Node, axis_place, read_integers, refuse
 from nettrim.importers.onnx_transposes import natural_order
 from nettrim.importers.window_limits import LARGEST_PADDING
 from nettrim_runtime.ops import Padding, Slice
@@ -44,7 +44,7 @@ def convert_split(node: Node, conversion: Conversion) -> None:
     if node.opset >= 13:
         given = conversion.optional_constant(node, 1, "split")
     part = -(-total // n_parts)  # the last one is smaller where they cannot be equal
-    sizes = [min(part, total - part * i) for i in range(n_parts)] if given is None else _integers(node, given)
+    sizes = [min(part, total - part * i) for i in range(n_parts)] if given is None else read_integers(node, given)
     if len(sizes) != n_parts or sum(sizes) != total or min(sizes) < 1:
         refuse(node, f"it splits {total} into {sizes}, expected {n_parts} parts")
     first = 0
@@ -63,7 +63,7 @@ def convert_gather(node: Node, conversion: Conversion) -> None:
     value = value if value.batch else conversion.value(node)
     axis = _axis(node, value, node.integer("axis", 0))
     size = value.shape[axis]
-    places = [place + size if place < 0 else place for place in _integers(node, indices)]
+    places = [place + size if place < 0 else place for place in read_integers(node, indices)]
     step = places[1] - places[0] if len(places) > 1 else 1
     kept = range(places[0], places[-1] + 1, step) if places and step > 0 else range(0)
     if indices.ndim > 1 or not places or not 0 <= min(places) <= max(places) < size:
@@ -142,7 +142,7 @@ def _read_slices(node: Node, conversion: Conversion, rank: int) -> dict[int, sli
     parts: list[Any] = [node.attributes.get(name) for name in names]
     if node.opset >= 10:
         parts = [conversion.optional_constant(node, index, name) for index, name in enumerate(names, start=1)]
-    starts, ends, axes, steps = (None if part is None else _integers(node, part) for part in parts)
+    starts, ends, axes, steps = (None if part is None else read_integers(node, part) for part in parts)
     starts, ends = starts or [], ends or []
     axes = list(range(len(starts))) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
@@ -164,10 +164,11 @@ def _read_pads(node: Node, conversion: Conversion, rank: int) -> list[tuple[int,
         fill = 0.0 if fills is None or fills.size == 0 else float(fills.reshape(-1)[0])
     if fill != 0:
         refuse(node, f"it pads with {fill}; {PADDED}")
-    sizes = _integers(node, () if pads is None else pads)
-    chosen = range(rank + 1) if axes is None else [axis_place(node, axis, rank + 1) for axis in _integers(node, axes)]
+    sizes = read_integers(node, () if pads is None else pads)
+    listed = range(rank + 1) if axes is None else read_integers(node, axes)
+    chosen = [axis_place(node, axis, rank + 1) for axis in listed]
     if len(sizes) != 2 * len(chosen) or len(set(chosen)) != len(chosen):
-        refuse(node, f"it pads by {sizes} along axes {list(chosen)}, expected two for each axis")
+        refuse(node, f"it pads by {sizes} along axes {chosen}, expected two for each axis")
     if min(sizes, default=0) < 0 or max(sizes, default=0) > LARGEST_PADDING:
         refuse(node, f"it cuts off or adds {sizes}, expected pads of 0 to {LARGEST_PADDING}")
     half = len(chosen)
@@ -175,10 +176,3 @@ def _read_pads(node: Node, conversion: Conversion, rank: int) -> list[tuple[int,
     if any(by_axis.get(0, ())):
         refuse(node, f"it pads the batch axis by {by_axis[0]}; {PADDED}")
     return [by_axis.get(axis, (0, 0)) for axis in range(1, rank + 1)]
-
-
-def _integers(node: Node, values: Any) -> list[int]:
-    entries = np.ravel(values)
-    if entries.size and not np.issubdtype(entries.dtype, np.integer):
-        refuse(node, f"bounds of type {entries.dtype}, expected integers")
-    return [int(entry) for entry in entries]

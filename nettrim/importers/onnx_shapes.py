@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.importers.onnx_conversion import Conversion, Value
-from nettrim.importers.onnx_node import Node, axis_place, refuse
+from nettrim.importers.onnx_node import Node, axis_place, read_integers, refuse
 
 Array = npt.NDArray[Any]
 
@@ -24,7 +24,7 @@ def convert_flatten(node: Node, conversion: Conversion) -> None:
 
 def convert_reshape(node: Node, conversion: Conversion) -> None:
     """Reshape to a constant shape that keeps the batch axis, first as a rule."""
-    target = [int(size) for size in np.ravel(conversion.constant(node, 1, "shape"))]
+    target = read_integers(node, conversion.constant(node, 1, "shape"))
     value = _unpadded(node, conversion)
     shape, batch = _resolve(node, value, target)
     conversion.put_view(node, replace(value, batch=batch), value.positions.reshape(shape))
@@ -111,4 +111,4 @@ def _read_axes(node: Node, conversion: Conversion) -> list[int] | None:
     axes: Any = node.attributes.get("axes")
     if node.opset >= 13:
         axes = conversion.optional_constant(node, 1, "axes")
-    return None if axes is None else [int(axis) for axis in np.ravel(axes)]
+    return None if axes is None else read_integers(node, axes)

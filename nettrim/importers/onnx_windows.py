@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nettrim.importers.onnx_conversion import Conversion, Value, is_straight
-from nettrim.importers.onnx_node import Node, axis_place, refuse
+from nettrim.importers.onnx_node import Node, axis_place, read_integers, refuse
 from nettrim.importers.onnx_transposes import natural_order
 from nettrim.importers.window_limits import LARGEST_PADDING, LARGEST_STEP
 from nettrim_runtime.ops import (
@@ -83,7 +83,7 @@ def convert_reduce_mean(node: Node, conversion: Conversion) -> None:
     rank = len(value.shape) + 1
     if axes is None or np.size(axes) == 0:
         refuse(node, "a mean over all axes, expected axes after the batch")
-    reduced = sorted({axis_place(node, int(axis), rank) for axis in np.ravel(axes)})
+    reduced = sorted({axis_place(node, axis, rank) for axis in read_integers(node, axes)})
     kept = [axis for axis in range(1, rank) if axis not in reduced]
     if 0 in reduced:
         refuse(node, f"a mean over the axes {reduced}, which takes in the batch")

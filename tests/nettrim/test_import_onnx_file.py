@@ -250,3 +250,23 @@ def test_damaged_bytes_give_a_model_or_a_clear_error(tmp_path: Path, seed: int) 
             load_model(tmp_path / "d.onnx")
         except NettrimError as error:
             assert error.exit_code in {2, 3}  # noqa: PT017  not raising is right as well
+
+
+@pytest.mark.parametrize(
+    ("nodes", "name", "value", "reason"),
+    [
+        ([node("Clip", "x low", "y")], "low", np.array(b"text", object), "its min is text, expected numbers"),
+        ([node("ReduceMean", "x axes", "y")], "axes", np.float32([np.nan]), "float32, expected integers"),
+        ([node("Reshape", "x shape", "y")], "shape", np.float32([np.nan, 6]), "float32, expected integers"),
+        ([node("Squeeze", "x axes", "y")], "axes", np.float32([np.inf]), "float32, expected integers"),
+    ],
+)
+def test_constants_of_another_type_are_refused(
+    tmp_path: Path, nodes: list[onnx.NodeProto], name: str, value: np.ndarray, reason: str
+) -> None:
+    path = write_onnx(tmp_path / "m.onnx", nodes, ["N", 3, 6], {name: np.zeros(value.shape, np.int64)}, opset=18)
+    model = onnx.load(path)
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(value, name))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UnsupportedOperatorError, match=reason):
+        load_model(path)

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from nettrim.importers import ImportedModel, load_model
-from nettrim_runtime.errors import UnsupportedOperatorError
+from nettrim_runtime.errors import ModelFileError, UnsupportedOperatorError
 from tests.nettrim.onnx_models import (
     Array,
     assert_runs_as_in_onnx_runtime,
@@ -81,6 +81,21 @@ def test_axes_may_be_an_input(tmp_path: Path) -> None:
         tmp_path / "m.onnx", [*nodes, node("Div", "c r", "y")], ["N", 7], constants(ax=np.array([1])), opset=18
     )
     assert without_reshapes(assert_runs_as_in_onnx_runtime(path)) == ["Dense", *CHAIN[:-1]]
+
+
+@pytest.mark.parametrize(("name", "value"), [("ax", np.float32([np.nan])), ("eps", np.array([b"text"], object))])
+def test_axes_and_numbers_of_another_type_are_refused(tmp_path: Path, name: str, value: Array) -> None:
+    nodes = [node("ReduceMean", "x ax", "m"), node("Sub", "x m", "c"), node("Pow", "c two", "q")]
+    nodes += [node("ReduceMean", "q ax", "v"), node("Add", "v eps", "e")]
+    nodes += [node("Sqrt", "e", "r"), node("Div", "c r", "y")]
+    parts = {"ax": np.array([1]), "eps": NUMBERS["eps"], "two": NUMBERS["two"]}
+    path = write_onnx(tmp_path / "m.onnx", nodes, ["N", 7], parts, opset=18)
+    model = onnx.load(path)
+    (changed,) = (each for each in model.graph.initializer if each.name == name)
+    changed.CopyFrom(onnx.numpy_helper.from_array(value, name))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises((UnsupportedOperatorError, ModelFileError)):
+        load_model(path)
 
 
 def test_channels_of_every_pixel_are_normalised(tmp_path: Path) -> None:
