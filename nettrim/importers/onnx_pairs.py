@@ -1,4 +1,4 @@
-"""ONNX nodes of two operands, value by value: Add, Sub, Mul, Div, Pow, Neg and Swish, of activations or with a constant."""
+"""ONNX nodes of two operands, value by value: sums, products, Pow, Neg and Swish, of activations or with a constant."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -28,6 +28,7 @@ ACTIVATIONS = {
     schema.ActivationFunctionType.RELU_N1_TO_1: ActivationFunction.RELU_N1_TO_1,
     schema.ActivationFunctionType.RELU6: ActivationFunction.RELU6,
 }
+SCALED_TYPES = ("INT8", "UINT8", "INT16")  # of activations that stand for values
 LARGEST_RATIO = {"INT8": 2.0**20, "UINT8": 2.0**20, "INT16": 2.0**14}  # of two scales: shifted integers have 32 bits
 UINT8_OFFSET = 128  # from an uint8 value to the int8 one of the same meaning
 
@@ -199,8 +200,11 @@ class Conversion:
 
     def put(self, operator: FileOperator, tensor: str, part: int = 0, *, has_rows: bool = False) -> None:
         """Keep an operator's output, one of several, and the integers that it is in the file."""
+        source = self.file.tensors[operator.outputs[part]]
+        if source.type != "FLOAT32" and (source.type not in SCALED_TYPES or source.quantization is None):
+            refuse(f"its result is {source.type}, expected FLOAT32, or {', '.join(SCALED_TYPES)} with a scale")
         self._values[operator.outputs[part]] = Value(tensor, has_rows=has_rows)
-        self._note_integers(tensor, self.file.tensors[operator.outputs[part]])
+        self._note_integers(tensor, source)
 
     def put_carried(
         self, operator: FileOperator, sources: tuple[str, ...], tensor: str, part: int = 0, *, has_rows: bool = False
@@ -282,7 +286,7 @@ class Conversion:
 def integers_of(tensor: FileTensor) -> Integers | None:
     """Return what an activation is in the file; None of floats, and of integers without one scale."""
     found = tensor.quantization
-    if found is None or found.scale.size != 1 or tensor.type not in {"INT8", "INT16", "UINT8"}:
+    if found is None or found.scale.size != 1 or tensor.type not in SCALED_TYPES:
         return None
     zero_point = int(found.zero_point[0]) - (UINT8_OFFSET if tensor.type == "UINT8" else 0)
     limits = np.iinfo(np.int16 if tensor.type == "INT16" else np.int8)

@@ -130,3 +130,13 @@ def test_a_vector_is_broadcast_along_an_image(tmp_path: Path) -> None:
     output = file.activation((1, 4, 5, 3))
     file.add("MUL", (vector, image), output, published.MulOptionsT)
     assert_runs_as_in_litert(write_file(tmp_path, file.content((image,), (output,))))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int8"])
+def test_integers_that_stand_for_no_values_are_refused(tmp_path: Path, dtype: str) -> None:
+    file = FileWriter()
+    entry, middle, output = file.activation((1, 6)), file.activation((1, 6), dtype), file.activation((1, 6))
+    file.add("MUL", (entry, entry), middle, published.MulOptionsT)
+    file.add("RELU", (middle,), output)
+    with pytest.raises(UnsupportedOperatorError, match=rf"MUL .*its result is {dtype.upper()}, expected"):
+        load_model(write_file(tmp_path, file.content((entry,), (output,))))
