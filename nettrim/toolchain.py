@@ -1,4 +1,4 @@
-"""The one module that calls compilers and emulators: builds a bundle's C for a board, runs it, counts instructions."""
+"""The one module that starts other programs: builds a bundle's C for a board, runs it, counts instructions."""
 
 import contextlib
 import json
@@ -189,6 +189,18 @@ def run_binary(
     return _run([*emulator, binary.absolute(), *args], timeout_s)
 
 
+def run_module(module: str, args: Sequence[str | Path], timeout_s: float) -> subprocess.CompletedProcess[str]:
+    """Run a Python module in a process of its own, with this one's path and nothing of the working directory.
+
+    Raises
+    ------
+    ToolchainError
+        When it runs longer than ``timeout_s`` seconds; an exit status is the caller's.
+    """
+    path = os.pathsep.join(filter(None, sys.path))
+    return _run([sys.executable, "-P", "-m", module, *args], timeout_s, PYTHONPATH=path)
+
+
 @dataclass(frozen=True)
 class CountedRun:
     """A program under the counting emulator: ``instructions`` a run of the model, and what it printed."""
@@ -277,7 +289,7 @@ def _emulator(board: Board) -> list[str | Path]:
     return [need_tool(board.emulator), *board.emulator_options]
 
 
-def _run(command: Sequence[str | Path], timeout_s: float) -> subprocess.CompletedProcess[str]:
+def _run(command: Sequence[str | Path], timeout_s: float, **variables: str) -> subprocess.CompletedProcess[str]:
     arguments = [str(part) for part in command]
     with subprocess.Popen(
         arguments,
@@ -286,7 +298,7 @@ def _run(command: Sequence[str | Path], timeout_s: float) -> subprocess.Complete
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        env={**os.environ, "LC_ALL": "C"},
+        env={**os.environ, "LC_ALL": "C", **variables},
         start_new_session=True,
     ) as child:
         try:

@@ -86,12 +86,18 @@ def build_module(path: Path, archive: ExportArchive) -> Any:
         When it calls operators outside the list: the message names all of them.
     """
     torch = import_torch(path)
-    found = {target: find_call(torch, target) for target in {str(node["target"]) for node in archive.nodes}}
+    try:
+        found = {target: find_call(torch, target) for target in {str(node["target"]) for node in archive.nodes}}
+        needed = _needed_nodes(archive)
+    except Exception as error:  # nodes of another form raise anything
+        raise ModelFileError(
+            f"{path}: the program of the export archive does not follow torch's schema ({first_line(error)});"
+            " export it again"
+        ) from error
     foreign = sorted(target for target, call in found.items() if call is None)
     if foreign:
         raise UnsupportedOperatorError(f"{path}: unsupported operators: {', '.join(foreign)}")
-
-    steps = [(node, call) for node in archive.nodes if (call := found[str(node["target"])]) is not None]
+    steps = [(node, call) for node in needed if (call := found[str(node["target"])]) is not None]
 
     class Program(torch.nn.Module):  # type: ignore[name-defined, misc]  # torch is imported only when it is needed
         def __init__(self) -> None:
@@ -112,6 +118,29 @@ def build_module(path: Path, archive: ExportArchive) -> Any:
         raise ModelFileError(
             f"{path}: the weights of the export archive have unusable names ({first_line(error)})"
         ) from error
+
+
+def _needed_nodes(archive: ExportArchive) -> list[Mapping[str, Any]]:
+    """Return the nodes that the output depends on: what others compute could fill the memory."""
+    needed, kept = {archive.output}, []
+    for node in reversed(archive.nodes):
+        changes_input = str(node["target"]).rpartition(".")[0].endswith("_")
+        written = {*_names(node["outputs"]), *(_texts(node["inputs"][:1]) if changes_input else ())}
+        if needed & written:
+            needed.update(_texts(node["inputs"]))
+            kept.append(node)
+    return kept[::-1]
+
+
+def _texts(entry: Any) -> Iterator[str]:
+    """Yield every text in arguments, the names of values among them."""
+    waiting = [entry]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, Mapping | list):
+            waiting += part.values() if isinstance(part, Mapping) else part
 
 
 def _attach(torch: Any, module: Any, names: list[str], tensor: Any) -> None:

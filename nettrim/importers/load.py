@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from nettrim.importers.keras_network import render_onnx
 from nettrim.importers.linear_chain import NotAChain, build_linear_chain, describe_linear_chain, find_linear_chain
 from nettrim.importers.onnx_import import import_onnx
 from nettrim.importers.safetensors_file import float_values, read_safetensors
+from nettrim.importers.script_process import export_apart
 from nettrim.importers.tflite_import import import_tflite
-from nettrim.importers.torch_export import EXAMPLE_BATCH, export_module, export_script
+from nettrim.importers.torch_export import EXAMPLE_BATCH, export_module, run_module_on
 from nettrim.importers.torch_file import PickledModule, float_array, read_torch_file
 from nettrim.importers.torch_library import import_torch
 from nettrim.importers.torch_network import ExportedModule, import_exported
@@ -116,8 +118,7 @@ def _load_torch(request: _Request) -> ImportedModel:
         _refuse_arch(request)
         told = content.input_shape if request.input_shape is None else None
         shape = told or _needed_shape(request, "a pickled module")
-        data = export_module(path, content.module, shape)
-        model = import_exported(path, ExportedModule(content.module, data, shape), shape)
+        model = import_exported(path, _exported(path, content.module, shape), shape)
         return _described(model, MODULE_FORMAT, *content.notes, "module exported to ONNX")
     tensors = content.tensors
     weights = _Weights(
@@ -134,8 +135,7 @@ def _load_export_archive(request: _Request) -> ImportedModel:
     path = request.path
     archived = open_export_archive(path, trust_pickle=request.trust_pickle)
     shape = _archived_shape(request, archived)
-    data = export_module(path, archived.module, shape, has_open_batch=archived.has_open_batch)
-    exported = ExportedModule(archived.module, data, shape, EXAMPLE_BATCH if archived.has_open_batch else 1)
+    exported = _exported(path, archived.module, shape, has_open_batch=archived.has_open_batch)
     model = import_exported(path, exported, request.input_shape)
     return _described(model, EXPORT_FORMAT, *archived.notes, "export archive exported to ONNX")
 
@@ -154,8 +154,8 @@ def _archived_shape(request: _Request, archived: ArchivedModule) -> tuple[int, .
 
 def _load_torchscript(request: _Request) -> ImportedModel:
     path, shape = request.path, _needed_shape(request, "TorchScript")
-    module, notes = read_torchscript(path, trust_pickle=request.trust_pickle)
-    model = import_exported(path, ExportedModule(module, export_script(path, module, shape), shape), shape)
+    archive, notes = read_torchscript(path, trust_pickle=request.trust_pickle)
+    model = import_exported(path, export_apart(path, archive, shape), shape)
     return _described(model, TORCHSCRIPT_FORMAT, *notes, "TorchScript exported to ONNX")
 
 
@@ -200,10 +200,14 @@ def _load_weights(request: _Request, weights: _Weights) -> ImportedModel:
 def _load_with_module(request: _Request, arch: str, weights: _Weights) -> ImportedModel:
     path, shape = request.path, _needed_shape(request, "--arch")
     module = load_with_state(path, weights.as_tensors(), arch)
-    exported = ExportedModule(module, export_module(path, module, shape), shape)
-    model = import_exported(path, exported, shape, f"{path} with --arch {arch}")
+    model = import_exported(path, _exported(path, module, shape), shape, f"{path} with --arch {arch}")
     note = f"weights loaded into the module of {arch} and exported to ONNX"
     return _described(model, weights.format, *weights.notes, note)
+
+
+def _exported(path: Path, module: Any, shape: tuple[int, ...], *, has_open_batch: bool = True) -> ExportedModule:
+    data = export_module(path, module, shape, has_open_batch=has_open_batch)
+    return ExportedModule(partial(run_module_on, path, module), data, shape, EXAMPLE_BATCH if has_open_batch else 1)
 
 
 def _needed_shape(request: _Request, what: str) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """How much a model file may make of its few bytes."""
 
+import importlib
 from pathlib import Path
 
 from nettrim_runtime.errors import ModelFileError
@@ -8,6 +9,7 @@ MAX_FILE_BYTES = 1 << 30  # far above what the boards hold; keeps a hostile file
 FLOAT_BYTES = 4  # what every weight takes once it is read
 MAX_GROWTH = 4  # of a file's bytes to its tensors': one byte becomes one float
 UNCOUNTED_BYTES = 64 << 20  # what a file may make of nothing: importing takes up to ten times as much
+PROCESS_BYTES, PROCESS_GROWTH = 2 << 30, 10  # of a process that exports a program: torch, and its file so many times
 MAX_JSON_BYTES = 16 << 20  # of a description alone: parsed, it takes many times as much
 
 
@@ -57,3 +59,14 @@ def check_json_size(path: Path, what: str, n_bytes: int) -> None:
         raise ModelFileError(
             f"{path}: {what} has {n_bytes} bytes, more than a model may hold ({MAX_JSON_BYTES}); save the model again"
         )
+
+
+def limit_memory(file_bytes: int) -> None:
+    """Let this process have only as much memory as exporting a file of a size takes, where the system can see to it."""
+    try:
+        resource = importlib.import_module("resource")
+    except ImportError:  # Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = PROCESS_BYTES + PROCESS_GROWTH * file_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))

@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+
 from nettrim.importers.graph_builder import MAX_ACTIVATION_VALUES
 from nettrim.importers.torch_library import first_line, import_torch, root_cause
 from nettrim.importers.torch_shapes import find_misfit
 from nettrim_runtime.errors import ModelFileError
+
+Array = npt.NDArray[Any]
 
 EXAMPLE_BATCH = 2  # one would be taken as a fixed size
 ONNX_ADVICE = "export it yourself with torch.onnx.export(model, (x,), 'model.onnx', dynamo=True, external_data=False)"
@@ -46,7 +50,7 @@ def export_module(path: Path, module: Any, input_shape: tuple[int, ...], *, has_
     shapes = ({0: torch.export.Dim("batch")},) if has_open_batch else None
     example = _example(torch, path, input_shape, EXAMPLE_BATCH if has_open_batch else 1)
     buffer = io.BytesIO()
-    with reported(path, input_shape, lambda: find_misfit(torch, module, example)):
+    with _reported(path, input_shape, lambda: find_misfit(torch, module, example)):
         program = torch.onnx.export(
             module, (example,), dynamo=True, external_data=False, verbose=False, dynamic_shapes=shapes
         )
@@ -74,7 +78,7 @@ def export_script(path: Path, module: Any, input_shape: tuple[int, ...]) -> byte
     torch = import_torch(path)
     example = _example(torch, path, input_shape, EXAMPLE_BATCH)
     buffer = io.BytesIO()
-    with reported(path, input_shape):
+    with _reported(path, input_shape):
         torch.onnx.export(
             module,
             (example,),
@@ -85,6 +89,20 @@ def export_script(path: Path, module: Any, input_shape: tuple[int, ...]) -> byte
             dynamic_axes={"input": {0: "batch"}},
         )
     return buffer.getvalue()
+
+
+def run_module_on(path: Path, module: Any, samples: Array) -> Array:
+    """Return the outputs of a module for a batch of samples.
+
+    Raises
+    ------
+    ModelFileError
+        When it fails.
+    """
+    torch = import_torch(path)
+    with _reported(path, samples.shape[1:]), torch.no_grad():
+        outputs: Array = module(torch.from_numpy(samples)).float().numpy()
+    return outputs
 
 
 def _require_onnxscript(path: Path) -> None:
@@ -103,7 +121,7 @@ def _example(torch: Any, path: Path, input_shape: tuple[int, ...], batch: int) -
 
 
 @contextlib.contextmanager
-def reported(
+def _reported(
     path: Path, input_shape: tuple[int, ...], find_reason: Callable[[], str | None] = lambda: None
 ) -> Iterator[None]:
     """Run a module or an exporter: silently, and whatever it raises turned into one line.

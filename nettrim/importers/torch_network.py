@@ -1,5 +1,6 @@
 """What torch exported of a module to a Graph, checked to compute what the module computes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,7 @@ import numpy.typing as npt
 
 from nettrim.importers.imported_model import ImportedModel
 from nettrim.importers.onnx_import import import_onnx
-from nettrim.importers.torch_export import EXAMPLE_BATCH, reported
-from nettrim.importers.torch_library import import_torch
+from nettrim.importers.torch_export import EXAMPLE_BATCH
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import ModelFileError
 
@@ -25,8 +25,8 @@ class ExportedModule:
 
     Attributes
     ----------
-    module : torch.nn.Module
-        In evaluation mode.
+    run : callable
+        Returns the module's outputs for `example_samples`.
     data : bytes
         What torch exported of it.
     input_shape : tuple of int
@@ -35,7 +35,7 @@ class ExportedModule:
         How many samples the module takes at once, where it does not take any number.
     """
 
-    module: Any
+    run: Callable[[Array], Array]
     data: bytes
     input_shape: tuple[int, ...]
     n_samples: int = EXAMPLE_BATCH
@@ -63,12 +63,8 @@ def import_exported(
         When the network holds operators that cannot be carried over: the message names all of them.
     """
     model = import_onnx(exported.data, source or str(path), path.stem, input_shape)
-    torch = import_torch(path)
-    shape = (exported.n_samples, *exported.input_shape)
-    samples = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    with reported(path, exported.input_shape), torch.no_grad():
-        expected: Array = exported.module(torch.from_numpy(samples)).float().numpy()
-    outputs = _run(model, samples)
+    samples = example_samples(exported.n_samples, exported.input_shape)
+    expected, outputs = exported.run(samples), _run(model, samples)
     channels_first = np.moveaxis(outputs, -1, 1)  # images come channels last
     error = min(_difference(outputs, expected), _difference(channels_first, expected))
     if not error <= RELATIVE_TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0.0))):
@@ -78,6 +74,11 @@ def import_exported(
             " its layers, for instance an LSTM with proj_size; replace that layer"
         )
     return model
+
+
+def example_samples(n_samples: int, input_shape: tuple[int, ...]) -> Array:
+    """Return the samples that a module and its graph are compared on: (n_samples, *input_shape)."""
+    return np.random.default_rng(0).normal(size=(n_samples, *input_shape)).astype(np.float32)
 
 
 def _run(model: ImportedModel, samples: Array) -> Array:

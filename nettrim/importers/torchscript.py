@@ -33,8 +33,8 @@ REBUILDERS = frozenset({"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_qtens
 NAMES_SHOWN = 5
 
 
-def read_torchscript(path: Path, *, trust_pickle: bool) -> tuple[Any, tuple[str, ...]]:
-    """Return the torch.jit.ScriptModule in a file, in evaluation mode, and notes.
+def read_torchscript(path: Path, *, trust_pickle: bool) -> tuple[bytes, tuple[str, ...]]:
+    """Return an archive of a file's program, checked, for torch.jit.load, and notes.
 
     Parameters
     ----------
@@ -58,11 +58,7 @@ def read_torchscript(path: Path, *, trust_pickle: bool) -> tuple[Any, tuple[str,
             f" could do anything; export the model to ONNX; {TRUST_ADVICE}"
         )
     _check_storages(path, entries)
-    try:
-        module = torch.jit.load(_rewritten(entries), map_location="cpu")
-        return module.float().eval(), (TRUST_NOTE,) if found else ()
-    except Exception as error:
-        raise _damaged(path, first_line(error)) from error
+    return _rewritten(entries), (TRUST_NOTE,) if found else ()
 
 
 def _read_entries(path: Path) -> dict[str, bytes]:
@@ -75,7 +71,7 @@ def _read_entries(path: Path) -> dict[str, bytes]:
                 if NEEDED.fullmatch(name):
                     entries[name] = archive.read(entry)
     except Exception as error:  # a damaged archive raises anything, from BadZipFile to NotImplementedError
-        raise _damaged(path, first_line(error)) from error
+        raise damaged(path, first_line(error)) from error
     return entries
 
 
@@ -140,20 +136,20 @@ def _check_storages(path: Path, entries: Mapping[str, bytes]) -> None:
         except ModelFileError:
             raise
         except Exception as error:  # a damaged pickle raises anything
-            raise _damaged(path, first_line(error)) from error
+            raise damaged(path, first_line(error)) from error
         if wrong:
-            raise _damaged(path, f"storage {folder}/{wrong[0]} is shorter or longer than its tensors")
+            raise damaged(path, f"storage {folder}/{wrong[0]} is shorter or longer than its tensors")
 
 
-def _damaged(path: Path, reason: str) -> ModelFileError:
+def damaged(path: Path, reason: str) -> ModelFileError:
+    """Return what to raise about a file that torch cannot open."""
     return ModelFileError(f"{path}: the TorchScript file is damaged ({reason}); save or copy it again")
 
 
-def _rewritten(entries: Mapping[str, bytes]) -> io.BytesIO:
+def _rewritten(entries: Mapping[str, bytes]) -> bytes:
     """Return an archive of exactly what was checked: a name that stood twice in the file stands once."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in entries.items():
             archive.writestr(f"archive/{name}", data)
-    buffer.seek(0)
-    return buffer
+    return buffer.getvalue()

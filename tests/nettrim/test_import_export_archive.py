@@ -214,9 +214,40 @@ def test_literals_are_of_their_kind(kind: str, entry: Any) -> None:
 def test_text_is_not_multiplied(tmp_path: Path) -> None:
     path = small(tmp_path / "model.pt2")
     node = call("_operator.mul", "v", {"as_string": "a"}, {"as_int": 2})
-    edit(path, PROGRAM, lambda content: content["graph_module"]["graph"]["nodes"].insert(0, node))
+
+    def plant(content: Any) -> None:
+        nodes = content["graph_module"]["graph"]["nodes"]
+        nodes[0]["inputs"][2]["arg"] = {"as_name": "v"}
+        nodes.insert(0, node)
+
+    edit(path, PROGRAM, plant)
     with pytest.raises(ModelFileError, match="torch cannot export the module"):
         load_model(path)
+
+
+@pytest.mark.slow
+def test_what_the_output_does_not_need_is_not_computed(tmp_path: Path) -> None:
+    path = small(tmp_path / "model.pt2")
+    doubled = [{"as_tensors": [{"name": "input"}] * 2}, {"as_int": 1}]
+    chain = [call("torch.ops.aten.cat.default", "v0", *doubled)]
+    for index in range(40):
+        parts = {"as_tensors": [{"name": f"v{index}"}] * 2}
+        chain.append(call("torch.ops.aten.cat.default", f"v{index + 1}", parts, {"as_int": 1}))
+    edit(path, PROGRAM, lambda content: content["graph_module"]["graph"]["nodes"].extend(chain))
+    assert op_names(load_model(path)) == ["Dense"]
+
+
+class InPlace(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * 2.0
+        y.add_(torch.sigmoid(x))
+        return y - 1.0
+
+
+@pytest.mark.slow
+def test_what_changes_a_value_in_place_is_kept(tmp_path: Path) -> None:
+    path = save(tmp_path / "model.pt2", nn.Sequential(nn.Linear(3, 2), InPlace()).eval(), 3)
+    assert_runs_as_in_torch(load_model(path), torch.export.load(path).module())
 
 
 def test_unsupported_operator_of_an_honest_archive_is_named(tmp_path: Path) -> None:
@@ -241,6 +272,9 @@ def test_unsupported_operator_of_an_honest_archive_is_named(tmp_path: Path) -> N
         ),
         (PROGRAM, lambda c: c.pop("graph_module"), "damaged"),
         (PROGRAM, lambda c: c["graph_module"]["graph"].pop("nodes"), "damaged"),
+        (PROGRAM, lambda c: c["graph_module"]["graph"]["nodes"][0].pop("target"), "does not follow torch's schema"),
+        (PROGRAM, lambda c: c["graph_module"]["graph"]["nodes"][0].pop("outputs"), "does not follow torch's schema"),
+        (PROGRAM, lambda c: c["graph_module"]["graph"]["nodes"].append(3), "does not follow torch's schema"),
     ],
 )
 def test_damaged_archive_is_an_error_of_one_line(

@@ -10,9 +10,12 @@ from torch import nn
 from nettrim.importers import ImportedModel, load_model
 from nettrim.importers.standard_layers import STANDARD_LAYERS
 from tests.nettrim.torch_layers import LAYERS, make_layer
-from tests.nettrim.torch_models import assert_runs_as_in_torch
+from tests.nettrim.torch_models import assert_runs_as_in_torch, scripts_in_this_process
+
+__all__ = ["scripts_in_this_process"]  # a fixture
 
 pytestmark = [
+    pytest.mark.usefixtures("scripts_in_this_process"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # TorchScript itself is deprecated
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),  # constants in a trace
     pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.`:FutureWarning"),  # torch's own

@@ -18,10 +18,13 @@ from nettrim_runtime.errors import ModelFileError
 from nettrim_runtime.ops import Concat, Dense
 from tests.nettrim.onnx_models import arrange_samples, random_floats
 from tests.nettrim.test_deploy import exit_code
-from tests.nettrim.torch_models import assert_runs_as_in_torch
+from tests.nettrim.torch_models import assert_runs_as_in_torch, scripts_in_this_process
 from tests.shared_data import shared_data
 
+__all__ = ["scripts_in_this_process"]  # a fixture
+
 pytestmark = [
+    pytest.mark.usefixtures("scripts_in_this_process"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # TorchScript itself is deprecated
     pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.`:FutureWarning"),  # torch's own
     pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning"),  # of a GRU in torch.export
@@ -109,8 +112,9 @@ def without_bias() -> Keywords:
 def load_state_dict(path: Path, module: nn.Module, shape: tuple[int, ...]) -> ImportedModel:
     torch.save(module.state_dict(), path)
     code = path.with_name("net.py")
-    code.write_text(f"from {__name__} import *\n")
-    return load_model(path, arch=f"{code}:{type(module).__name__}", input_shape=shape)
+    factory = type(module).__name__
+    code.write_text(f"from {__name__} import {factory}\n")
+    return load_model(path, arch=f"{code}:{factory}", input_shape=shape)
 
 
 def load_pickled(path: Path, module: nn.Module, shape: tuple[int, ...]) -> ImportedModel:

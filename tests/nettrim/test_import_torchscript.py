@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -181,3 +182,56 @@ def test_tensors_of_strides_of_zero_count_all_together(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(Wide()), tmp_path / "model.pt")
     with pytest.raises(ModelFileError, match="more than a model may hold"):
         load_model(tmp_path / "model.pt", input_shape=(3,))
+
+
+class Endless(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        while True:
+            x = x + 1
+        return x
+
+
+class EndlessByValue(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        while bool(x.sum() < 1e9):
+            x = torch.relu(x * 1.0)
+        return x
+
+
+class Doubling(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(40):
+            x = torch.cat([x, x], 1)
+        return x
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [Endless, EndlessByValue])
+def test_program_without_an_end_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: type[torch.nn.Module]
+) -> None:
+    monkeypatch.setattr("nettrim.importers.script_process.TIME_LIMIT_S", 12.0)
+    torch.jit.save(torch.jit.script(make()), tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match=r"has not ended after 12 s: a loop in it may have no end") as caught:
+        load_model(tmp_path / "model.pt", input_shape=(3,))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)  # nobody is left
+
+
+@pytest.mark.slow
+def test_program_that_fills_the_memory_is_refused(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(Doubling()), tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match=r"torch cannot export the module .* (memory|alloc)") as caught:
+        load_model(tmp_path / "model.pt", input_shape=(1024,))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_files_of_the_working_directory_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.jit.save(trace(make_cnn()), tmp_path / "model.pt")
+    for name in ("torch", "numpy", "onnx", "nettrim"):
+        (tmp_path / f"{name}.py").write_text("open('marker', 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    load_model(tmp_path / "model.pt", input_shape=(2, 8, 6))
+    assert not (tmp_path / "marker").exists()

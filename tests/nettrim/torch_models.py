@@ -2,16 +2,30 @@
 
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from nettrim.importers import ImportedModel
+from nettrim.importers import ImportedModel, script_process
 from nettrim_runtime.engine import run_graph
 from tests.nettrim.onnx_models import arrange_samples
+
+
+@pytest.fixture
+def scripts_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Export TorchScript without a process for each file, which would take seconds."""
+
+    def run_here(_: str, args: Sequence[str | Path], _timeout_s: float) -> CompletedProcess[str]:
+        return CompletedProcess([], script_process.main([*map(str, args)]))
+
+    monkeypatch.setattr(script_process, "run_module", run_here)
+    monkeypatch.setattr(script_process, "limit_memory", lambda _: None)
 
 
 class Marker:
