@@ -39,7 +39,7 @@ HOOKS = "_hooks"  # how the attributes end that hold functions which run with th
 
 
 def standard_layers(torch: Any) -> list[Any]:
-    """Return the classes that the restricted unpickler may make."""
+    """Return the classes of layers that the restricted unpickler may make."""
     return [getattr(torch.nn, name) for name in STANDARD_LAYERS if hasattr(torch.nn, name)]
 
 
@@ -57,7 +57,7 @@ def check_layers(path: Path, torch: Any, module: Any) -> None:
         name = ".".join(map(str, names))
         finding = next(_findings(part, allowed), None)
         if finding:
-            raise ModelFileError(f"{path}: part {name!r} {finding}, expected layers of torch.nn alone")
+            raise ModelFileError(f"{path}: part {name!r} {finding}; expected layers of torch.nn alone")
         if isinstance(part, torch.nn.Embedding):
             raise ModelFileError(
                 f"{path}: part {name!r} is an Embedding, which looks up whole numbers, expected a network that takes"
@@ -120,6 +120,6 @@ def _findings(part: Any, allowed: list[Any]) -> Iterator[str]:
         yield f"keeps its parts in a {type(vars(part)['_modules']).__name__}"
     for attribute, value in vars(part).items():
         if attribute.endswith(HOOKS) and value:
-            yield f"has {attribute}"
+            yield f"has {attribute}, functions that run with it: take them off before saving"
         if callable(getattr(type(part), attribute, None)):
             yield f"replaces its method {attribute!r}"

@@ -1,5 +1,6 @@
 """Reads what torch.save wrote; torch's restricted unpickler runs nothing from the file."""
 
+import argparse
 import pickle
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +20,10 @@ from nettrim_runtime.errors import ModelFileError
 Array = npt.NDArray[Any]
 
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "net")  # where checkpoints of public projects keep it
+HOOKS = "torch.nn.utils."  # where the functions lie that layers are wrapped in
+HOOKS_ADVICE = (
+    "take off what wraps its layers (prune.remove, remove_weight_norm, remove_spectral_norm) and save it again"
+)
 TRUST_ADVICE = "--trust-pickle opens it all the same, for files whose origin you trust"
 TRUST_NOTE = "opened with --trust-pickle: the file may have run any code"
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
@@ -131,18 +136,25 @@ def float_array(path: Path, name: str, tensor: Any) -> Array:
 
 def _load(torch: Any, path: Path, *, trust_pickle: bool) -> tuple[Any, tuple[str, ...]]:
     try:
-        with torch.serialization.safe_globals(standard_layers(torch)):
+        with torch.serialization.safe_globals(_classes(torch)):
             return torch.load(path, map_location="cpu", weights_only=True), ()
     except pickle.UnpicklingError as error:
         if trust_pickle:
             return _load_trusted(torch, path), (TRUST_NOTE,)
+        asked = _unsafe_names(torch, path, error)
+        advice = f"{HOOKS_ADVICE}; or {STATE_DICT_ADVICE}" if HOOKS in asked else STATE_DICT_ADVICE
         raise ModelFileError(
             f"{path}: this is a pickled object, not a state dict or layers of torch.nn alone: opening it would run"
-            f" Python code ({_unsafe_names(torch, path, error)}); {STATE_DICT_ADVICE}; {TRUST_ADVICE}"
+            f" Python code ({asked}); {advice}; {TRUST_ADVICE}"
         ) from error
     except Exception as error:  # a damaged file raises anything, from KeyError to RuntimeError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelFileError(f"{path}: the PyTorch file is damaged ({reason}); save or copy it again") from error
+
+
+def _classes(torch: Any) -> list[Any]:
+    """Return the classes that may be in a file: of layers, and of the settings that checkpoints keep."""
+    return [*standard_layers(torch), argparse.Namespace]
 
 
 def _load_trusted(torch: Any, path: Path) -> Any:
@@ -157,7 +169,7 @@ def _load_trusted(torch: Any, path: Path) -> Any:
 
 def _unsafe_names(torch: Any, path: Path, refusal: Exception) -> str:
     try:
-        with torch.serialization.safe_globals(standard_layers(torch)):
+        with torch.serialization.safe_globals(_classes(torch)):
             names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # noqa: BLE001  a file before 1.6, or a damaged one: torch has named the first
         names = re.findall(r"GLOBAL (\S+) was not", str(refusal))

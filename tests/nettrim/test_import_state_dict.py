@@ -1,6 +1,8 @@
 """PyTorch state dicts that are plain chains of Linear and ReLU."""
 
+import argparse
 import sys
+import tarfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -157,3 +159,22 @@ def test_file_of_large_tensors_may_make_four_times_its_size(tmp_path: Path) -> N
     state = {"weight": torch.zeros(1 << 10, 17 << 10, dtype=torch.float16)}  # 34 MiB, 68 as floats
     torch.save(state, tmp_path / "m.pt")
     assert load_model(tmp_path / "m.pt").graph.layers[0].name == "linear"
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("name", ["model_best.pth.tar", "checkpoint.th"])
+def test_checkpoint_of_a_training_script_is_read_whatever_it_is_called(tmp_path: Path, name: str, is_zip: bool) -> None:
+    network = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    content = {"epoch": 3, "arch": "net", "best_prec1": 0.9, "args": argparse.Namespace(lr=0.1, layers=[3, 2])}
+    content |= {"state_dict": network.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save(content, tmp_path / name, _use_new_zipfile_serialization=is_zip)
+    assert "state dict found under 'state_dict' of a checkpoint" in load_model(tmp_path / name).notes
+
+
+def test_archive_of_the_oldest_pytorch_says_what_to_do(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "model.pt", "w") as archive:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(ModelFileError, match="tar archive, as the oldest PyTorch wrote; load it with PyTorch and save"):
+        load_model(tmp_path / "model.pt")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from nettrim.importers import load_model
 from nettrim_runtime.errors import ModelFileError
@@ -105,7 +106,11 @@ def test_class_that_is_gone_is_an_error_of_one_line_even_when_trusted(
 @pytest.mark.parametrize(
     ("attribute", "value", "expected"),
     [
-        ("_forward_hooks", OrderedDict({0: torch.Size}), "has _forward_hooks"),
+        (
+            "_forward_hooks",
+            OrderedDict({0: torch.Size}),
+            "has _forward_hooks, functions that run with it: take them off before saving",
+        ),
         ("forward", torch.Size, "replaces its method 'forward'"),
         ("_modules", [nn.Linear(2, 2)], "keeps its parts in a list"),
         ("_parameters", 3, "the module in the file is damaged"),
@@ -141,6 +146,24 @@ def test_state_dict_from_before_version_1_6_is_read(tmp_path: Path) -> None:
     state = {"fc.weight": torch.ones(2, 3), "fc.bias": torch.ones(2)}
     torch.save(state, tmp_path / "model.pt", _use_new_zipfile_serialization=False)
     assert [layer.name for layer in load_model(tmp_path / "model.pt").graph.layers] == ["fc"]
+
+
+@pytest.mark.parametrize(
+    ("wrap", "asked"),
+    [
+        (
+            lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+            r"torch\.nn\.utils\.prune\.L1Unstructured",
+        ),
+        (nn.utils.spectral_norm, r"torch\.nn\.utils\.spectral_norm\.SpectralNorm"),
+    ],
+)
+def test_wrapped_layers_are_refused_with_how_to_unwrap_them(
+    tmp_path: Path, wrap: Callable[[nn.Module], nn.Module], asked: str
+) -> None:
+    torch.save(nn.Sequential(wrap(nn.Linear(3, 2))), tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match=rf"asks for .*{asked}.*; take off what wraps its layers \(prune\.remove"):
+        load_model(tmp_path / "model.pt", input_shape=(3,))
 
 
 def nested(levels: int, copies: int) -> nn.Sequential:
