@@ -190,7 +190,7 @@ def run_binary(
 
 
 def run_module(module: str, args: Sequence[str | Path], timeout_s: float) -> subprocess.CompletedProcess[str]:
-    """Run a Python module in a process of its own, with this one's path and nothing of the working directory.
+    """Run ``main`` of a Python module in a process of its own, with this one's path, not the working directory's.
 
     Raises
     ------
@@ -198,7 +198,8 @@ def run_module(module: str, args: Sequence[str | Path], timeout_s: float) -> sub
         When it runs longer than ``timeout_s`` seconds; an exit status is the caller's.
     """
     path = os.pathsep.join(filter(None, sys.path))
-    return _run([sys.executable, "-P", "-m", module, *args], timeout_s, PYTHONPATH=path)
+    code = f"import sys; from {module} import main; sys.exit(main(sys.argv[1:]))"
+    return _run([sys.executable, "-P", "-c", code, *args], timeout_s, PYTHONPATH=path)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,9 @@ CONSTANTS = frozenset({"zeros", "zeros_like", "new_zeros", "arange"})  # first s
 TENSOR_OPERATORS = LAYERS | ACTIVATIONS | ARITHMETIC | SHAPES | CONSTANTS
 SCRIPT_HELPERS = frozenset(  # of TorchScript's numbers, lists, text and control flow
     {
+        # they only compute, and parameters and layers are called so
+        *("std", "var", "gamma", "outer", "inner", "trace", "roll", "take", "prod", "logit", "repeat", "real", "ones"),
+        *("full", "diff", "dist", "flip", "unbind", "unsafe_chunk", "unsafe_split"),
         *("NumToTensor", "RaiseException", "__and__", "__contains__", "__derive_index", "__getitem__", "__is__"),
         *("__isnot__", "__not__", "__or__", "__range_length", "annotate", "append", "dim", "dtype", "device", "eq"),
         *("floordiv", "format", "ge", "greater", "gt", "le", "len", "less", "list", "lt", "mode", "name", "ne"),

@@ -47,6 +47,11 @@ def parse_onnx(data: bytes, source: str, folder: Path | None = None) -> onnx.Mod
     return inline_local_functions(model) if model.functions else model
 
 
+def has_branches(data: bytes) -> bool:
+    """Whether a network in ONNX bytes decides while it runs what to compute."""
+    return any(node.op_type == "If" for node in onnx.load_from_string(data).graph.node)
+
+
 def opset_version(model: onnx.ModelProto) -> int:
     """Return the version of ONNX's own operators that a model uses; 1 when it names none."""
     return max((entry.version for entry in model.opset_import if entry.domain in DEFAULT_DOMAINS), default=1)

@@ -1,12 +1,6 @@
-"""TorchScript exported in a process of its own: a program can run for ever, and fill the memory.
-
-    python -m nettrim.importers.script_process FOLDER NAME SHAPE
-
-reads `script.pt` in a folder and writes `network.onnx` and `outputs.npy`, or what is wrong into `error.txt`.
-"""
+"""TorchScript exported in a process of its own: a program can run for ever, and fill the memory."""
 
 import io
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nettrim.importers.memory_limit import limit_memory
+from nettrim.importers.onnx_file import has_branches
 from nettrim.importers.torch_export import EXAMPLE_BATCH, export_script, run_module_on
 from nettrim.importers.torch_library import first_line, import_torch
 from nettrim.importers.torch_network import ExportedModule, example_samples
@@ -55,20 +50,27 @@ def export_apart(path: Path, archive: bytes, input_shape: tuple[int, ...]) -> Ex
             ) from error
         if (folder / ERROR).exists():
             raise ModelFileError((folder / ERROR).read_text(encoding="utf-8"))
-        if finished.returncode != 0:
+        if finished.returncode > 0:
+            raise RuntimeError(f"{path}: exporting TorchScript failed: {finished.stderr}")
+        if finished.returncode < 0:
             raise ModelFileError(
-                f"{path}: the program in the file ended its process (status {finished.returncode}): {LOOP_ADVICE}"
+                f"{path}: the program in the file ended its process (signal {-finished.returncode}): {LOOP_ADVICE}"
             )
         outputs = np.load(folder / OUTPUTS, allow_pickle=False)
-        return ExportedModule(lambda _: outputs, (folder / NETWORK).read_bytes(), input_shape)
+        return ExportedModule(lambda _: outputs, (folder / NETWORK).read_bytes(), input_shape, outputs.shape[0])
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Export the script of a folder."""
+    """Export the script in a folder, the first argument; the others are its name in errors and the samples' shape.
+
+    What comes out lies in the folder afterwards, or what is wrong.
+    """
     folder, path, shape = Path(arguments[0]), Path(arguments[1]), tuple(map(int, arguments[2].split(",")))
     limit_memory((folder / SCRIPT).stat().st_size)
     try:
         _export(folder, path, shape)
+    except MemoryError:
+        (folder / ERROR).write_text(f"{path}: the program in the file takes too much memory", encoding="utf-8")
     except ModelFileError as error:
         (folder / ERROR).write_text(str(error), encoding="utf-8")
     return 0
@@ -80,9 +82,8 @@ def _export(folder: Path, path: Path, shape: tuple[int, ...]) -> None:
         module = torch.jit.load(io.BytesIO((folder / SCRIPT).read_bytes()), map_location="cpu").float().eval()
     except Exception as error:
         raise damaged(path, first_line(error)) from error
-    (folder / NETWORK).write_bytes(export_script(path, module, shape))
-    np.save(folder / OUTPUTS, run_module_on(path, module, example_samples(EXAMPLE_BATCH, shape)))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    data, n_samples = export_script(path, module, shape), EXAMPLE_BATCH
+    if has_branches(data):  # torch writes an If where it does not know a shape
+        data, n_samples = export_script(path, module, shape, has_open_batch=False), 1
+    (folder / NETWORK).write_bytes(data)
+    np.save(folder / OUTPUTS, run_module_on(path, module, example_samples(n_samples, shape)))

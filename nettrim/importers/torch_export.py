@@ -58,7 +58,7 @@ def export_module(path: Path, module: Any, input_shape: tuple[int, ...], *, has_
     return buffer.getvalue()
 
 
-def export_script(path: Path, module: Any, input_shape: tuple[int, ...]) -> bytes:
+def export_script(path: Path, module: Any, input_shape: tuple[int, ...], *, has_open_batch: bool = True) -> bytes:
     """Return ONNX bytes of a TorchScript module, which only torch's older exporter takes.
 
     Parameters
@@ -69,6 +69,8 @@ def export_script(path: Path, module: Any, input_shape: tuple[int, ...]) -> byte
         In evaluation mode.
     input_shape : tuple of int
         The shape of one sample, without the batch axis.
+    has_open_batch : bool
+        Whether the network takes batches of any size; with one sample at a time all shapes are known.
 
     Raises
     ------
@@ -76,7 +78,7 @@ def export_script(path: Path, module: Any, input_shape: tuple[int, ...]) -> byte
         When torch cannot export the module.
     """
     torch = import_torch(path)
-    example = _example(torch, path, input_shape, EXAMPLE_BATCH)
+    example = _example(torch, path, input_shape, EXAMPLE_BATCH if has_open_batch else 1)
     buffer = io.BytesIO()
     with _reported(path, input_shape):
         torch.onnx.export(
@@ -86,7 +88,7 @@ def export_script(path: Path, module: Any, input_shape: tuple[int, ...]) -> byte
             dynamo=False,
             opset_version=TORCHSCRIPT_OPSET,
             input_names=["input"],
-            dynamic_axes={"input": {0: "batch"}},
+            dynamic_axes={"input": {0: "batch"}} if has_open_batch else None,
         )
     return buffer.getvalue()
 
@@ -101,8 +103,15 @@ def run_module_on(path: Path, module: Any, samples: Array) -> Array:
     """
     torch = import_torch(path)
     with _reported(path, samples.shape[1:]), torch.no_grad():
-        outputs: Array = module(torch.from_numpy(samples)).float().numpy()
-    return outputs
+        outputs = module(torch.from_numpy(samples))
+    if not isinstance(outputs, torch.Tensor) or outputs.ndim == 0 or outputs.shape[0] != len(samples):
+        shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        raise ModelFileError(
+            f"{path}: for {len(samples)} samples the network returns {shape}, expected one tensor with as many rows;"
+            " return one output"
+        )
+    values: Array = outputs.detach().float().numpy()
+    return values
 
 
 def _require_onnxscript(path: Path) -> None:

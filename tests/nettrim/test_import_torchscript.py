@@ -235,3 +235,45 @@ def test_files_of_the_working_directory_are_not_imported(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     load_model(tmp_path / "model.pt", input_shape=(2, 8, 6))
     assert not (tmp_path / "marker").exists()
+
+
+class Squeezed(torch.nn.Module):
+    """Has shapes that torch's exporter loses sight of, and parameters that are called as operators are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.std = torch.nn.Parameter(torch.tensor([1.5, 0.5]))
+        self.gamma = torch.nn.Parameter(torch.tensor([0.5, 2.0]))
+        self.conv = torch.nn.Conv1d(2, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = (x.view(-1, 5, 2) / self.std * self.gamma).permute(0, 2, 1)
+        return torch.max_pool1d(self.conv(x), 3).squeeze(-1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compile_", [torch.jit.script, lambda module: torch.jit.trace(module, torch.zeros(2, 10))])
+def test_shapes_that_an_open_batch_hides_are_known_for_one_sample(
+    tmp_path: Path, compile_: Callable[[Any], Any]
+) -> None:
+    module = Squeezed().eval()
+    torch.jit.save(compile_(module), tmp_path / "model.pt")
+    assert_runs_as_in_torch(load_model(tmp_path / "model.pt", input_shape=(10,)), module)
+
+
+class Pair(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.relu(x), x
+
+
+class Total(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x).sum()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "expected"), [(Pair, "returns tuple"), (Total, r"returns \(\)")])
+def test_network_of_other_outputs_is_refused(tmp_path: Path, make: type[torch.nn.Module], expected: str) -> None:
+    torch.jit.save(torch.jit.script(make()), tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match=rf"for 2 samples the network {expected}, expected one tensor"):
+        load_model(tmp_path / "model.pt", input_shape=(3,))
