@@ -196,6 +196,9 @@ def _per_output(value: Value, part: Array, channels: Array, n_outputs: int) -> A
 
 def _add_dense(node: Node, conversion: Conversion, weight: Array, bias: Array | None) -> None:
     value = conversion.value(node)
+    if len(value.shape) > 1 and not value.is_flat:
+        _add_dense_steps(node, conversion, value, weight, bias)
+        return
     tensor, positions = conversion.flat(node, value)
     n_outputs, n_inputs = weight.shape
     if n_inputs != positions.size:
@@ -210,6 +213,25 @@ def _add_dense(node: Node, conversion: Conversion, weight: Array, bias: Array | 
     output = conversion.builder.tensor_name(node.outputs[0])
     conversion.builder.add(Dense(conversion.builder.op_name(title), tensor, weight_name, bias_name, output))
     conversion.put(node, output, np.arange(n_outputs).reshape(*value.shape[:-1], n_outputs))
+
+
+def _add_dense_steps(node: Node, conversion: Conversion, value: Value, weight: Array, bias: Array | None) -> None:
+    """Append a dense layer of every step's features: a 1x1 convolution of the steps."""
+    builder, (n_outputs, n_inputs) = conversion.builder, weight.shape
+    if n_inputs != value.shape[-1]:
+        refuse(node, f"its matrix takes {n_inputs} features, its input {value.shape} has {value.shape[-1]}")
+    tensor = conversion.arrange(node, value, range(len(value.shape)))
+    rows = value.shape[:-1] if len(value.shape) == 3 else (value.positions.size // n_inputs, 1)
+    title = layer_title(node, "weight")
+    op = Conv2d(
+        builder.op_name(title),
+        builder.reshape(tensor, (*rows, n_inputs)),
+        builder.add_constant(f"{title}.weight", weight.reshape(n_outputs, 1, 1, n_inputs)),
+        _add_bias(node, conversion, title, bias, n_outputs),
+        builder.tensor_name(node.outputs[0]),
+    )
+    shape = (*value.shape[:-1], n_outputs)
+    conversion.put(node, builder.add(op), np.arange(value.positions.size // n_inputs * n_outputs).reshape(shape))
 
 
 def _add_bias(node: Node, conversion: Conversion, title: str, bias: Array | None, n_outputs: int) -> str:

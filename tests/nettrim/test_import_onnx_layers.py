@@ -167,13 +167,40 @@ def test_batch_normalization_of_features_becomes_a_depthwise_convolution(tmp_pat
     assert op_names(model) == ["Conv2d", "Reshape"]
 
 
+@pytest.mark.parametrize("shape", [[6, 4], [5, 6, 4], [2, 3, 2, 4]])
+def test_a_matrix_on_the_features_of_every_step_is_a_convolution(tmp_path: Path, shape: list[int]) -> None:
+    nodes = [
+        node("MatMul", "x w", "t"),
+        node("Add", "t b", "u"),
+        node("Relu", "u", "v"),
+        node("Flatten", "v", "r"),
+        node("MatMul", "r m", "y"),
+    ]
+    n_values = int(np.prod(shape[:-1])) * 3
+    constants = {"w": random_floats(4, 3), "b": random_floats(3), "m": random_floats(n_values, 2)}
+    model = assert_runs_as_in_onnx_runtime(write_onnx(tmp_path / "m.onnx", nodes, ["N", *shape], constants))
+    assert [name for name in op_names(model) if name != "Reshape"] == ["Conv2d", "Dense"]
+    assert "transposes left: 0" in model.notes
+
+
+def test_a_matrix_on_the_rows_of_an_image(tmp_path: Path) -> None:
+    nodes = [node("Conv", "x k", "c"), node("MatMul", "c w", "t"), node("Conv", "t l", "y")]
+    constants = {"k": random_floats(4, 3, 2, 2), "w": random_floats(5, 7), "l": random_floats(2, 4, 3, 3)}
+    assert_runs_as_in_onnx_runtime(write_onnx(tmp_path / "m.onnx", nodes, ["N", 3, 6, 6], constants))
+
+
 @pytest.mark.parametrize(
     ("nodes", "constants", "shape", "reason"),
     [
         ([node("Conv", "x w", "y")], {"w": random_floats(2, 3, 2, 2, 2)}, ["N", 3, 4, 4, 4], "two dimensions"),
         ([node("MatMul", "x x", "y")], {}, ["N", 3], "second factor is computed by the network"),
         ([node("Gemm", "x w", "y", transA=1)], {"w": random_floats(1, 3)}, ["N", 3], "transA"),
-        ([node("MatMul", "x w", "y")], {"w": random_floats(4, 2)}, ["N", 3, 4], "expected one axis of features"),
+        (
+            [node("MatMul", "x w", "y")],
+            {"w": random_floats(4, 2)},
+            ["N", 3, 5],
+            r"takes 4 .* input \(3, 5\) has 5",
+        ),
     ],
 )
 def test_forms_that_cannot_be_carried_over_are_refused(

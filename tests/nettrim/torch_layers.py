@@ -121,6 +121,7 @@ Make = Callable[[], nn.Module]
 LAYERS: dict[str, tuple[Make, Shape]] = {
     "Linear": (lambda: nn.Linear(6, 4), VECTOR),
     "Linear without bias": (lambda: nn.Linear(6, 4, bias=False), VECTOR),
+    "Linear on steps": (lambda: after(nn.Linear(6, 4), SEQUENCE), SEQUENCE),
     "Conv1d": (lambda: nn.Conv1d(3, 4, 3, padding=1, stride=2), SEQUENCE),
     "Conv1d dilated": (lambda: nn.Conv1d(3, 4, 3, dilation=2), SEQUENCE),
     "Conv1d depthwise": (lambda: after(nn.Conv1d(4, 4, 3, groups=4), SEQUENCE), SEQUENCE),
