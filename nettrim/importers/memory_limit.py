@@ -1,5 +1,6 @@
 """How much a model file may make of its few bytes."""
 
+import contextlib
 import importlib
 from pathlib import Path
 
@@ -69,4 +70,5 @@ def limit_memory(file_bytes: int) -> None:
         return
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     limit = PROCESS_BYTES + PROCESS_GROWTH * file_bytes
-    resource.setrlimit(resource.RLIMIT_DATA, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
+    with contextlib.suppress(OSError, ValueError):  # systems that list the limit without having it
+        resource.setrlimit(resource.RLIMIT_DATA, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))

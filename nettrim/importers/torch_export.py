@@ -21,6 +21,7 @@ from nettrim_runtime.errors import ModelFileError
 Array = npt.NDArray[Any]
 
 EXAMPLE_BATCH = 2  # one would be taken as a fixed size
+INTEGERS_WANTED = "argument #1 'indices' to have one of the following scalar types: Long, Int"  # torch's words
 ONNX_ADVICE = "export it yourself with torch.onnx.export(model, (x,), 'model.onnx', dynamo=True, external_data=False)"
 STANDARD_STREAMS = (1, 2)  # POSIX: output and error
 TORCHSCRIPT_OPSET = 17  # the newest that torch's TorchScript exporter writes by default
@@ -144,6 +145,11 @@ def _reported(
         with _quiet():
             yield
     except Exception as error:
+        if INTEGERS_WANTED in str(root_cause(error)):
+            raise ModelFileError(
+                f"{path}: the network begins with an Embedding, which looks up whole numbers, expected one that takes"
+                " floats; save the layers behind it alone and give what it looks up as samples"
+            ) from error
         with _quiet():
             reason = find_reason()
         if reason:

@@ -224,6 +224,30 @@ def test_pickled_layer_that_takes_other_samples_is_refused(tmp_path: Path, layer
         load_model(tmp_path / "model.pt", input_shape=(STEPS, FEATURES))
 
 
+class Words(nn.Module):
+    """Looks up its samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(20, 4)
+        self.fc = nn.Linear(4 * STEPS, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.words(x).flatten(1))
+
+
+@pytest.mark.slow
+def test_network_that_looks_up_its_samples_is_refused(tmp_path: Path) -> None:
+    expected = "begins with an Embedding, .* give what it looks up as samples"
+    for load in (load_state_dict, load_scripted):
+        with pytest.raises(ModelFileError, match=expected):
+            load(tmp_path / "model.pt", Words().eval(), (STEPS,))
+    program = torch.export.export(Words().eval(), (torch.zeros(1, STEPS, dtype=torch.long),))
+    torch.export.save(program, tmp_path / "model.pt2")
+    with pytest.raises(ModelFileError, match=expected):
+        load_model(tmp_path / "model.pt2")
+
+
 @pytest.mark.slow
 def test_layer_that_torch_exports_as_another_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"differ by .* for instance an LSTM with proj_size; replace that layer"):
