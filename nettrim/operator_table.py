@@ -67,7 +67,7 @@ SOURCES: dict[type[Op], Sources] = {
     Mul: Sources(("Mul", "Div", "Neg", "Pow"), ("MUL", "DIV", "SQUARE", "POW"), ("Multiply",)),
     Concat: Sources(("Concat",), ("CONCATENATION", "PACK"), ("Concatenate",)),
     Activation: Sources(
-        ("Relu", "Clip"),
+        ("Relu", "Clip", "Max", "Min"),
         ("RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "MINIMUM", "MAXIMUM"),
         ("ReLU", "Relu", "Relu6"),
     ),

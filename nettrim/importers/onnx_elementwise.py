@@ -34,6 +34,17 @@ def convert_clip(node: Node, conversion: Conversion) -> None:
     _add_clamp(node, conversion, lower, upper)
 
 
+def convert_extreme(node: Node, conversion: Conversion) -> None:
+    """Max or Min of an activation and one number: a clamp from one side, as torch exports clamp(min=0)."""
+    numbers = [conversion.constants[name] for name in node.inputs if name in conversion.constants]
+    activations = tuple(name for name in node.inputs if name not in conversion.constants)
+    if len(numbers) != 1 or len(activations) != 1 or numbers[0].size != 1:
+        refuse(node, f"{len(activations)} activations and {len(numbers)} constants, expected one and one number")
+    bound, infinity = float(numbers[0].ravel()[0]), float("inf")
+    bounds = (bound, infinity) if node.op_type == "Max" else (-infinity, bound)
+    _add_clamp(replace(node, inputs=activations), conversion, *bounds)
+
+
 def convert_hard_sigmoid(node: Node, conversion: Conversion) -> None:
     """HardSigmoid: alpha * x + beta, cut off at 0 and 1."""
     scaled = replace(node, name=f"{node.name}.scaled", outputs=(conversion.between(node, "scaled"),))

@@ -19,7 +19,13 @@ from nettrim.importers.onnx_constants import (
     shape_placeholder,
 )
 from nettrim.importers.onnx_conversion import Conversion, is_straight
-from nettrim.importers.onnx_elementwise import convert_clip, convert_hard_sigmoid, convert_relu, convert_softmax
+from nettrim.importers.onnx_elementwise import (
+    convert_clip,
+    convert_extreme,
+    convert_hard_sigmoid,
+    convert_relu,
+    convert_softmax,
+)
 from nettrim.importers.onnx_file import check_onnx, opset_version, parse_onnx
 from nettrim.importers.onnx_functions import convert_function, convert_gelu, convert_leaky_relu, convert_prelu
 from nettrim.importers.onnx_input import add_input, read_input
@@ -79,7 +85,9 @@ CONVERTERS: Mapping[str, Callable[[Node, Conversion], None]] = {
     "LeakyRelu": convert_leaky_relu,
     "LogSoftmax": convert_softmax,
     "MatMul": convert_mat_mul,
+    "Max": convert_extreme,
     "MaxPool": convert_max_pool,
+    "Min": convert_extreme,
     "Mul": convert_pair,
     "Neg": convert_negation,
     "PRelu": convert_prelu,

@@ -154,6 +154,19 @@ def test_any_bounds_can_be_clamped_to(tmp_path: Path, bounds: str) -> None:
     assert_runs_as_in_onnx_runtime(write(tmp_path, [node("Clip", f"c {bounds}", "y")]))
 
 
+@pytest.mark.parametrize(
+    ("op_type", "inputs"), [("Max", "c zero"), ("Max", "half c"), ("Min", "c six"), ("Min", "c three")]
+)
+def test_the_larger_or_smaller_of_a_number_is_a_clamp(tmp_path: Path, op_type: str, inputs: str) -> None:
+    assert_runs_as_in_onnx_runtime(write(tmp_path, [node(op_type, inputs, "y")]))
+
+
+@pytest.mark.parametrize("inputs", ["c c", "c six half"])
+def test_the_larger_of_others_is_refused(tmp_path: Path, inputs: str) -> None:
+    with pytest.raises(UnsupportedOperatorError, match=r"Max \('Max_y'\): .* expected one and one number"):
+        assert_runs_as_in_onnx_runtime(write(tmp_path, [node("Max", inputs, "y")]))
+
+
 def test_an_erf_that_is_no_gelu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedOperatorError, match=r"Erf \('Erf_e'\)"):
         assert_runs_as_in_onnx_runtime(write(tmp_path, [node("Erf", "c", "e"), node("Mul", "e c", "y")]))

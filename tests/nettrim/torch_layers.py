@@ -101,6 +101,11 @@ class Clamped(nn.Module):
         return torch.clamp(x, -0.5, 0.75)
 
 
+class ClampedBelow(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.clamp(min=0)
+
+
 class Places(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -185,6 +190,7 @@ LAYERS: dict[str, tuple[Make, Shape]] = {
     "mean": (lambda: after(Averaged(), IMAGE), IMAGE),
     "interpolate": (lambda: after(Enlarged(), IMAGE), IMAGE),
     "clamp": (lambda: after(Clamped(), IMAGE), IMAGE),
+    "clamp below": (lambda: after(ClampedBelow(), IMAGE), IMAGE),
     "Embedding": (lambda: after(Places(), VECTOR), VECTOR),
     "functions": (lambda: after(Functions(), IMAGE), IMAGE),
 }
