@@ -37,7 +37,8 @@ from nettrim_runtime.graph import Graph
 
 Int16 = Literal["auto", "all", "none"]
 DEFAULT_DISAGREEMENT, DEFAULT_OUTPUT_ERROR = 0.005, 0.02  # on held-out samples, where no goal is given
-CAUTIOUS_EPSILON = 0.01  # without data: random inputs say little of the real ones
+CAUTIOUS_EPSILON = 0.02  # without data, of a response's variation: random inputs say little of the real ones
+CAUTIOUS_ITERATIONS = 300  # of a screen there: more would make a certificate for random inputs
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,9 @@ def read_inputs(options: DeployOptions) -> Inputs:
     if kept is not None:
         settings = replace(settings, relative_epsilon=0.0)
     elif options.goal_is_default and calibration.is_synthetic:
-        settings = replace(settings, relative_epsilon=CAUTIOUS_EPSILON)
+        admm = replace(settings.search.choice, max_iterations=CAUTIOUS_ITERATIONS)
+        search = replace(settings.search, admm=admm)
+        settings = replace(settings, relative_epsilon=CAUTIOUS_EPSILON, cautious=True, search=search)
     elif options.goal_is_default and not isinstance(parse_structure(settings.structure), NOfM):
         calibration = replace(calibration, labels=None)
         max_drop = DEFAULT_DISAGREEMENT if has_classes(graph, calibration) else DEFAULT_OUTPUT_ERROR

@@ -41,7 +41,8 @@ def describe_goal(
     if settings.sparsity is not None:
         return f"{short_percent(settings.sparsity)} of all weights removed (--sparsity)"
     origin = default if is_default else "--relative-epsilon"
-    return f"each layer's response moves by at most {short_percent(settings.relative_epsilon)} of its norm ({origin})"
+    whole = "what it varies by" if settings.cautious else "its norm"
+    return f"each layer's response moves by at most {short_percent(settings.relative_epsilon)} of {whole} ({origin})"
 
 
 def allowed_text(drop: float, measure: Measure) -> str:

@@ -21,6 +21,7 @@ from nettrim.sensitivity import output_sensitivity
 from nettrim.structure import L1, Structure
 from nettrim.structure_names import NOfM, parse_structure
 from nettrim.structured_search import PatternSettings, solve_n_of_m
+from nettrim.unseen_weights import target_variation, with_unseen_weights
 from nettrim_runtime.errors import DataError
 from nettrim_runtime.graph import Array, Graph
 from nettrim_runtime.ops import Layer
@@ -78,6 +79,9 @@ class PruneSettings:
         1x4, 1x16, 4x1, columns, neurons, or n:m, which also fixes the sparsity.
     depthwise : bool
         Prune depthwise convolutions too.
+    cautious : bool
+        The samples are no data, but random numbers: a relative epsilon is of how much a response varies instead of
+        its norm, and weights that only these samples never need are kept (`nettrim.unseen_weights`).
     polish : bool
         Tune the weights that are left afterwards, block by block (`nettrim.polish`): the solutions' distances are
         then those of the weights before.
@@ -93,6 +97,7 @@ class PruneSettings:
     follow: bool = True
     structure: str = "l1"
     depthwise: bool = False
+    cautious: bool = False
     polish: bool = False
     search: SearchSettings = field(default_factory=SearchSettings)
 
@@ -322,7 +327,8 @@ def _solve(problem: LayerProblem, goal: _Goal | None, settings: PruneSettings) -
         search = PatternSettings(settings.search.admm, settings.search.refit)
         return solve_n_of_m(_with_epsilon(problem, settings), pattern, search)
     if goal is None:
-        return solve_to_epsilon(_with_epsilon(problem, settings), settings.search)
+        solution = solve_to_epsilon(_with_epsilon(problem, settings), settings.search)
+        return with_unseen_weights(problem, solution) if settings.cautious else solution
     return solve_to_nnz(problem, *goal, settings.search)
 
 
@@ -333,7 +339,10 @@ def _penalty(settings: PruneSettings) -> Structure:
 
 def _with_epsilon(problem: LayerProblem, settings: PruneSettings) -> LayerProblem:
     """Allow at least what the original weights need on pruned inputs, with the cascade's slack."""
-    problem = problem.with_relative_epsilon(settings.relative_epsilon)
+    if settings.cautious:
+        problem = problem.with_epsilon(settings.relative_epsilon * target_variation(problem))
+    else:
+        problem = problem.with_relative_epsilon(settings.relative_epsilon)
     needed = neuron_distances(problem, problem.W, problem.bias) * np.sqrt(settings.gamma)
     if problem.is_joint:
         return problem.with_epsilon(max(float(problem.epsilon), float(np.linalg.norm(needed))))

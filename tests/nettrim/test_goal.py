@@ -28,8 +28,9 @@ def test_a_default_goal_says_so_and_how_to_choose_another() -> None:
 
 
 def test_the_default_without_data_says_so() -> None:
-    found = _describe(PruneSettings(relative_epsilon=0.01), is_default=True, is_synthetic=True)
-    assert found == f"each layer's response moves by at most 1% of its norm (the default without data; {CHOICES})"
+    found = _describe(PruneSettings(relative_epsilon=0.02, cautious=True), is_default=True, is_synthetic=True)
+    moves = "each layer's response moves by at most 2% of what it varies by"
+    assert found == f"{moves} (the default without data; {CHOICES})"
 
 
 @pytest.mark.parametrize(
