@@ -4,13 +4,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,20 +21,47 @@ from nettrim.bench import BenchSettings, bench_bundle, bench_table
 from nettrim.board_python import fetch_board_python
 from nettrim.bundle import MEASUREMENTS, check_output, new_bundle, read_manifest, verify_bundle, write_json
 from nettrim.deploy import Deployment, build
+from nettrim.deploy_options import (
+    ArchOption,
+    ConstraintOption,
+    DataOption,
+    FitOption,
+    ForceOption,
+    InputLayoutOption,
+    InputScaleOption,
+    InputShapeOption,
+    Int16Option,
+    JsonOption,
+    LabelsOption,
+    MaxDropOption,
+    MeanOption,
+    MemoryOption,
+    ModelArgument,
+    ModeOption,
+    OutputOption,
+    PlainOption,
+    PolishOption,
+    PrecisionOption,
+    RelativeEpsilonOption,
+    SeedOption,
+    SparsityOption,
+    StdOption,
+    StructureOption,
+    TargetOption,
+    TestDataOption,
+    TrustPickleOption,
+)
 from nettrim.deployment_files import write_deployment
-from nettrim.deployment_inputs import DeployOptions, Int16, read_inputs
+from nettrim.deployment_inputs import DeployOptions, read_inputs
 from nettrim.deployment_warnings import missed_drop
 from nettrim.entry import INTERRUPTED
 from nettrim.errors import BudgetMissedError, InvalidBenchmarkError, UsageError
-from nettrim.hybrid import Precision
-from nettrim.layer_problem import Constraint
 from nettrim.layer_search import SearchSettings
-from nettrim.option_values import parse_numbers, parse_shape, parse_share
+from nettrim.option_values import check_plain, parse_numbers, parse_shape, read_goal
 from nettrim.progress import Progress
-from nettrim.prune import Mode, PruneSettings
+from nettrim.prune import Mode
 from nettrim.report import print_report
-from nettrim.samples import ImageLayout, InputOptions
-from nettrim.structure_names import NOfM, parse_structure
+from nettrim.samples import InputOptions
 from nettrim_boards.board import BoardError, list_boards, load_board
 from nettrim_runtime.errors import NettrimError
 
@@ -47,108 +74,39 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @deploy_app.command()
 @app.command()
 def deploy(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            help="Trained network: .onnx, .tflite, .pt, .pt2, .safetensors, .keras or .h5.", show_default=False
-        ),
-    ],
-    target: Annotated[str, typer.Option(help="Board; `nettrim boards` lists them.", show_default=False)],
+    model: ModelArgument,
+    target: TargetOption,
     *,
-    data: Annotated[
-        Path | None, typer.Option(help="Calibration samples without labels: .npz with x, or .npy.", show_default=False)
-    ] = None,
-    test_data: Annotated[
-        Path | None, typer.Option(help="Labelled samples to measure accuracy: .npz with x and y.", show_default=False)
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder to write, else <model>-<board>/.", show_default=False)
-    ] = None,
-    sparsity: Annotated[
-        str | None, typer.Option(metavar="<share>", help="Share of all weights to remove, 0 to 1.", show_default=False)
-    ] = None,
-    relative_epsilon: Annotated[
-        str | None,
-        typer.Option(
-            metavar="<share>",
-            help="Or: allowed error of each layer's response, a share of its norm.",
-            show_default=False,
-        ),
-    ] = None,
-    max_drop: Annotated[
-        str | None,
-        typer.Option(
-            metavar="<share>",
-            help="Or: what the deployed network may lose of 1: of accuracy with labels, else of agreement or relative "
-            "output error. Default: 0.005 of agreement, 0.02 of relative output error.",
-            show_default=False,
-        ),
-    ] = None,
-    fit: Annotated[bool, typer.Option("--fit", help="Or: as many weights as the board's flash holds.")] = False,
-    mode: Annotated[Mode, typer.Option(help="Layers one after the other, or independently.")] = Mode.CASCADE,
-    constraint: Annotated[
-        Constraint, typer.Option(help="The convex program: distance to the box, or the inequalities as published.")
-    ] = "distance",
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Net-Trim as published: no refit, no elimination; with --relative-epsilon.")
-    ] = False,
-    polish: Annotated[
-        bool,
-        typer.Option("--polish", help="Then tune the weights that are left, without labels, on the calibration data."),
-    ] = False,
-    precision: Annotated[
-        Precision,
-        typer.Option(
-            help="What the network computes in: int8; on Linux boards also hybrid (floats, weights of dense layers in "
-            "int8) or float32."
-        ),
-    ] = "int8",
-    int16: Annotated[
-        Int16,
-        typer.Option(
-            help="Activations in int16: those without which a drop is missed, all but input and output, none."
-        ),
-    ] = "auto",
-    structure: Annotated[
-        str, typer.Option(help="What is pruned together: l1 (single weights), 1x4, 1x16, 4x1, columns, neurons or 2:4.")
-    ] = "l1",
-    memory: Annotated[
-        int, typer.Option(min=1, help="MiB that pruning may take; fewer samples are used to fit.")
-    ] = 2048,
-    input_shape: Annotated[
-        str | None, typer.Option(help="Shape of one sample where the file lacks it: 1,28,28.", show_default=False)
-    ] = None,
-    arch: Annotated[
-        str | None,
-        typer.Option(help="file.py:factory that makes the torch module of the weights.", show_default=False),
-    ] = None,
-    trust_pickle: Annotated[
-        bool, typer.Option("--trust-pickle", help="Open model files that can run any code: trusted ones only.")
-    ] = False,
-    labels: Annotated[
-        Path | None, typer.Option(help="Class names, one a line; they go into model.tflite.", show_default=False)
-    ] = None,
-    input_scale: Annotated[float, typer.Option(help="Samples are multiplied by this first.")] = 1.0,
-    mean: Annotated[
-        str | None, typer.Option(help="Then this is subtracted: one value or one a channel.", show_default=False)
-    ] = None,
-    std: Annotated[
-        str | None, typer.Option(help="Then divided by this: one value or one a channel.", show_default=False)
-    ] = None,
-    input_layout: Annotated[
-        ImageLayout | None, typer.Option(help="How image samples lie, if not as the model.", show_default=False)
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the held-out split and the drawn patches.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier deployment.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print report.json instead of the table.")] = False,
+    data: DataOption = None,
+    test_data: TestDataOption = None,
+    output: OutputOption = None,
+    sparsity: SparsityOption = None,
+    relative_epsilon: RelativeEpsilonOption = None,
+    max_drop: MaxDropOption = None,
+    fit: FitOption = False,
+    mode: ModeOption = Mode.CASCADE,
+    constraint: ConstraintOption = "distance",
+    plain: PlainOption = False,
+    polish: PolishOption = False,
+    precision: PrecisionOption = "int8",
+    int16: Int16Option = "auto",
+    structure: StructureOption = "l1",
+    memory: MemoryOption = 2048,
+    input_shape: InputShapeOption = None,
+    arch: ArchOption = None,
+    trust_pickle: TrustPickleOption = False,
+    labels: LabelsOption = None,
+    input_scale: InputScaleOption = 1.0,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    input_layout: InputLayoutOption = None,
+    seed: SeedOption = 0,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Trained network in, verified deployment out."""
-    if plain and relative_epsilon is None:
-        raise UsageError("--plain is a convex program at an epsilon: give --relative-epsilon, and no other goal")
-    if plain and polish:
-        raise UsageError("--plain is Net-Trim as published and --polish tunes weights after it: give one of the two")
-    removed, drop = parse_share(sparsity, "--sparsity"), parse_share(max_drop, "--max-drop")
-    epsilon = parse_share(relative_epsilon, "--relative-epsilon")
+    check_plain(plain=plain, polish=polish, relative_epsilon=relative_epsilon)
+    goal = read_goal(sparsity, relative_epsilon, max_drop, structure, fit=fit)
     options = DeployOptions(
         model=model,
         board=target,
@@ -157,18 +115,18 @@ def deploy(
         output=output,
         force=force,
         prune=replace(
-            _prune_settings(removed, epsilon, drop, structure, fit=fit),
+            goal.prune,
             mode=mode,
             constraint=constraint,
             search=SearchSettings(plain=plain),
             polish=polish,
             memory_budget_bytes=memory << 20,
         ),
-        max_drop=drop,
+        max_drop=goal.max_drop,
         fit=fit,
         precision=precision,
         int16=int16,
-        goal_is_default=not fit and all(goal is None for goal in (sparsity, relative_epsilon, max_drop)),
+        goal_is_default=goal.is_default,
         labels=labels,
         input_options=InputOptions(
             input_scale, parse_numbers(mean, "--mean"), parse_numbers(std, "--std"), input_layout
@@ -178,31 +136,11 @@ def deploy(
         trust_pickle=trust_pickle,
         seed=seed,
     )
-    console, messages = _console(), Console(stderr=True, soft_wrap=True, highlight=False)
-    check_output(options.folder, force=force)
-    inputs = read_inputs(options)
-    for warning in inputs.warnings:
-        messages.print(f"warning: {warning}", markup=False)
-    for note in inputs.notes:
-        messages.print(f"note: {note}", markup=False)
-    messages.print(f"goal: {inputs.goal}", markup=False)
-    with _progress(messages) as say:
-        deployment = build(options, inputs, say)
-        with new_bundle(options.folder, force=force) as folder:
-            report = write_deployment(folder, deployment, options, say)
-    for warning in deployment.warnings[len(inputs.warnings) :]:
-        messages.print(f"warning: {warning}", markup=False)
-    for note in report["build"]["notes"]:
-        messages.print(f"note: {note}", markup=False)
+    report, deployment = _deploy(options)
     if as_json:
         print(json.dumps(report, indent=2))  # noqa: T201  # the result itself, for machines
-        _check_drop(deployment, options)
-        return
-    print_report(report, deployment, console)
-    for check in report["verification"]:
-        same = f", all within {check['tolerance']:g} of the largest output" if check["tolerance"] else ", 0 differ"
-        console.print(f"verified: {check['artifact']} by {check['by']}: {check['samples']} samples{same}")
-    console.print(f"written: {options.folder}/ (its README.md says how to run it)", markup=False)
+    else:
+        _print_deployment(report, deployment, options.folder)
     _check_drop(deployment, options)
 
 
@@ -323,29 +261,42 @@ def _progress(messages: Console) -> Iterator[Progress]:
         yield Progress(lambda sentence: status.update(escape(sentence)), keep)
 
 
+def _deploy(options: DeployOptions) -> tuple[dict[str, Any], Deployment]:
+    """Read, build and write a deployment, and tell on the way what a user should know; return its report too."""
+    messages = Console(stderr=True, soft_wrap=True, highlight=False)
+    check_output(options.folder, force=options.force)
+    inputs = read_inputs(options)
+    _tell(messages, "warning", inputs.warnings)
+    _tell(messages, "note", inputs.notes)
+    _tell(messages, "goal", [inputs.goal])
+    with _progress(messages) as progress:
+        deployment = build(options, inputs, progress)
+        with new_bundle(options.folder, force=options.force) as folder:
+            report = write_deployment(folder, deployment, options, progress)
+    _tell(messages, "warning", deployment.warnings[len(inputs.warnings) :])
+    _tell(messages, "note", report["build"]["notes"])
+    return report, deployment
+
+
+def _tell(messages: Console, kind: str, sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        messages.print(f"{kind}: {sentence}", markup=False)
+
+
+def _print_deployment(report: dict[str, Any], deployment: Deployment, folder: Path) -> None:
+    console = _console()
+    print_report(report, deployment, console)
+    for check in report["verification"]:
+        same = f", all within {check['tolerance']:g} of the largest output" if check["tolerance"] else ", 0 differ"
+        console.print(f"verified: {check['artifact']} by {check['by']}: {check['samples']} samples{same}")
+    console.print(f"written: {folder}/ (its README.md says how to run it)", markup=False)
+
+
 def _check_drop(deployment: Deployment, options: DeployOptions) -> None:
     """End with the exit code of a missed budget when the user set one; by default a warning has said it."""
     sentence = missed_drop(deployment)
     if sentence and options.max_drop is not None:
         raise BudgetMissedError(sentence)
-
-
-def _prune_settings(
-    sparsity: float | None, relative_epsilon: float | None, max_drop: float | None, structure: str, *, fit: bool
-) -> PruneSettings:
-    goals = {
-        "--sparsity": sparsity,
-        "--relative-epsilon": relative_epsilon,
-        "--max-drop": max_drop,
-        "--fit": fit or None,
-    }
-    given = [option for option, value in goals.items() if value is not None]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} are different goals: give one of them")
-    if isinstance(parse_structure(structure), NOfM) and (sparsity is not None or max_drop is not None or fit):
-        raise UsageError(f"--structure {structure} fixes the sparsity: leave {given[0]} out")
-    settings = PruneSettings(sparsity=sparsity, structure=structure)
-    return settings if relative_epsilon is None else replace(settings, relative_epsilon=relative_epsilon)
 
 
 def _size(count: int | None) -> str:

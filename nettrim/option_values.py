@@ -1,8 +1,57 @@
-"""What the texts behind options mean: shares of 1, numbers, shapes."""
+"""What options mean: the goal of a run, shares of 1, numbers, shapes."""
 
 import math
+from dataclasses import replace
+from typing import NamedTuple
 
 from nettrim.errors import UsageError
+from nettrim.prune import PruneSettings
+from nettrim.structure_names import NOfM, parse_structure
+
+
+class Goal(NamedTuple):
+    """What a run is to reach, as far as options say it; ``is_default`` where none does."""
+
+    prune: PruneSettings
+    max_drop: float | None
+    is_default: bool
+
+
+def read_goal(
+    sparsity: str | None, relative_epsilon: str | None, max_drop: str | None, structure: str, *, fit: bool
+) -> Goal:
+    """Return the goal that was chosen, of which there may be one.
+
+    Raises
+    ------
+    UsageError
+        When there are several, or a value is no share.
+    """
+    chosen = {"--sparsity": sparsity, "--relative-epsilon": relative_epsilon, "--max-drop": max_drop}
+    shares = {option: parse_share(text, option) for option, text in chosen.items()}
+    given = [*(option for option, share in shares.items() if share is not None), *(["--fit"] if fit else [])]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} are different goals: give one of them")
+    if isinstance(parse_structure(structure), NOfM) and given not in ([], ["--relative-epsilon"]):
+        raise UsageError(f"--structure {structure} fixes the sparsity: leave {given[0]} out")
+    settings = PruneSettings(sparsity=shares["--sparsity"], structure=structure)
+    epsilon = shares["--relative-epsilon"]
+    settings = settings if epsilon is None else replace(settings, relative_epsilon=epsilon)
+    return Goal(settings, shares["--max-drop"], not given)
+
+
+def check_plain(*, plain: bool, polish: bool, relative_epsilon: str | None) -> None:
+    """Refuse the published program without its epsilon, or with what comes after it.
+
+    Raises
+    ------
+    UsageError
+        When it is asked for so.
+    """
+    if plain and relative_epsilon is None:
+        raise UsageError("--plain is a convex program at an epsilon: give --relative-epsilon, and no other goal")
+    if plain and polish:
+        raise UsageError("--plain is Net-Trim as published and --polish tunes weights after it: give one of the two")
 
 
 def parse_share(text: str | None, option: str) -> float | None:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nettrim.errors import UsageError
-from nettrim.option_values import parse_numbers, parse_shape, parse_share
+from nettrim.option_values import check_plain, parse_numbers, parse_shape, parse_share, read_goal
+from nettrim.prune import PruneSettings
 
 EXPECTED = "expected a share from 0 to below 1"
 
@@ -42,3 +43,31 @@ def test_options_that_are_not_given_mean_nothing() -> None:
     assert parse_share(None, "--sparsity") is None
     assert parse_numbers(None, "--mean") == ()
     assert parse_shape(None, "--input-shape") is None
+
+
+def test_no_goal_is_the_default_one() -> None:
+    goal = read_goal(None, None, None, "l1", fit=False)
+    assert goal == (PruneSettings(), None, True)
+
+
+def test_each_goal_is_read_into_its_place() -> None:
+    assert read_goal("0.9", None, None, "1x4", fit=False) == (PruneSettings(sparsity=0.9, structure="1x4"), None, False)
+    assert read_goal(None, "0.1", None, "2:4", fit=False).prune.relative_epsilon == 0.1
+    assert read_goal(None, None, "0", "l1", fit=False) == (PruneSettings(), 0.0, False)
+    assert not read_goal(None, None, None, "l1", fit=True).is_default
+
+
+def test_goals_that_exclude_each_other_are_named() -> None:
+    with pytest.raises(UsageError, match=r"^--sparsity and --fit are different goals: give one of them$"):
+        read_goal("0", None, None, "l1", fit=True)
+    for arguments, option in (((None, None, "0.1"), "--max-drop"), (("0.5", None, None), "--sparsity")):
+        with pytest.raises(UsageError, match=f"^--structure 2:4 fixes the sparsity: leave {option} out$"):
+            read_goal(*arguments, "2:4", fit=False)
+
+
+def test_the_published_program_needs_its_epsilon_and_nothing_behind_it() -> None:
+    check_plain(plain=True, polish=False, relative_epsilon="0.1")
+    with pytest.raises(UsageError, match="give --relative-epsilon"):
+        check_plain(plain=True, polish=False, relative_epsilon=None)
+    with pytest.raises(UsageError, match="give one of the two"):
+        check_plain(plain=True, polish=True, relative_epsilon="0.1")
