@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta
+from scipy.special import betaincinv  # scipy.stats has it as beta.ppf, and takes a second to import
 
 Array = npt.NDArray[Any]
 
@@ -41,7 +41,7 @@ def clopper_pearson_lower(successes: int, trials: int, confidence: float = CONFI
     """Return the exact one-sided lower bound of a binomial share (Clopper & Pearson, Biometrika 1934)."""
     if successes == 0:
         return 0.0
-    return float(beta.ppf(1 - confidence, successes, trials - successes + 1))
+    return float(betaincinv(successes, trials - successes + 1, 1 - confidence))
 
 
 def relative_error(values: Array, reference: Array) -> float:

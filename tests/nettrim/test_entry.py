@@ -1,6 +1,8 @@
 """Where the commands start."""
 
 import builtins
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -22,3 +24,9 @@ def test_ctrl_c_during_imports_ends_with_130(command: Callable[[], None], monkey
     with pytest.raises(SystemExit) as end:
         command()
     assert end.value.code == 130
+
+
+def test_libraries_that_take_long_to_import_wait_until_they_are_needed() -> None:
+    script = "import sys, nettrim.cli; print(*({'scipy.stats', 'torch', 'ai_edge_litert', 'cvxpy'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
