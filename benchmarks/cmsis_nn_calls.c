@@ -163,6 +163,9 @@ static int add(const struct call *c, const struct arrays *a)
 
 static int multiply(const struct call *c, const struct arrays *a)
 {
+    if (c->is_wide)
+        return arm_elementwise_mul_s16((int16_t *)a->first, (int16_t *)a->second, 0, 0, (int16_t *)a->output, 0,
+            a->multiplier[0], a->shift[0], c->lower, c->upper, c->out_height * c->out_width * c->out_channels);
     return arm_elementwise_mul_s8((int8_t *)a->first, (int8_t *)a->second, -c->first_zero_point,
         -c->second_zero_point, (int8_t *)a->output, c->output_zero_point, a->multiplier[0], a->shift[0], c->lower,
         c->upper, c->out_height * c->out_width * c->out_channels);
@@ -170,6 +173,11 @@ static int multiply(const struct call *c, const struct arrays *a)
 
 static int softmax(const struct call *c, const struct arrays *a)
 {
+    if (c->is_wide) {
+        const cmsis_nn_softmax_lut_s16 tables = {(int16_t *)a->second, (int16_t *)a->bias};
+        return arm_softmax_s16((int16_t *)a->first, c->out_height * c->out_width, c->out_channels, a->multiplier[0],
+            a->shift[0], &tables, (int16_t *)a->output);
+    }
     arm_softmax_s8((int8_t *)a->first, c->out_height * c->out_width, c->out_channels, a->multiplier[0], a->shift[0],
         c->lower, (int8_t *)a->output);
     return ARM_CMSIS_NN_SUCCESS;

@@ -29,6 +29,7 @@ from nettrim_runtime.ops import (
     op_inputs,
 )
 from nettrim_runtime.softmax import distance_multiplier
+from nettrim_runtime.softmax_int16 import exponential_table, reciprocal_table, wide_distance_multiplier
 
 Array = npt.NDArray[Any]
 
@@ -55,7 +56,8 @@ class Call:
     Attributes
     ----------
     first, second : Array
-        (n_samples, *shape) int8 or int16; of a layer the second is its weight in CMSIS-NN's order.
+        (n_samples, *shape) int8 or int16; of a layer the second is its weight in CMSIS-NN's order, of a softmax on
+        int16 the table of exponentials, and ``bias`` that of reciprocals.
     output_shape : tuple of int
         Of one sample.
     multiplier, shift : Array
@@ -131,10 +133,14 @@ def cmsis_call(graph: Graph, op: Op, buffers: Mapping[str, Array]) -> Call | Non
             scaling = _int32(*multipliers), _int32(found.first_shift, found.second_shift, found.output_shift)
             left_shift = found.left_shift
             return Call(Function.ADD, inputs[0], shape, *scaling, limits, zero_points, inputs[1], left_shift=left_shift)
-        case Mul() if inputs[0].dtype == np.int8:
+        case Mul():
             scaling = _scaling([product_multiplier(graph, op)])
             return Call(Function.MULTIPLY, inputs[0], shape, *scaling, limits, zero_points, inputs[1])
-        case Softmax() if inputs[0].dtype == np.int8:
+        case Softmax() if inputs[0].dtype == np.int16:
+            scaling = _scaling([wide_distance_multiplier(graph.quantization(op.input).scale[0])])
+            call = Call(Function.SOFTMAX, inputs[0], shape, *scaling, limits)
+            return replace(call, second=exponential_table(), bias=reciprocal_table())
+        case Softmax():
             multiplier, shift, farthest = distance_multiplier(float(graph.quantization(op.input).scale[0]))
             return Call(Function.SOFTMAX, inputs[0], shape, *_scaling([(multiplier, shift)]), (-farthest, 0))
         case _:

@@ -105,14 +105,13 @@ NETWORKS: tuple[tuple[tuple[int, ...], tuple[Step, ...]], ...] = (
             _dense(4),
         ),
     ),
+    ((5, 6, 7), (_conv(7, padding=SAME), _conv(7, 1, 1), Step(Mul("", "", "1", "")), _conv(4), _FLAT, _SOFTMAX)),
 )
-PRODUCTS = ((5, 6, 7), (_conv(7, padding=SAME), _conv(7, 1, 1), Step(Mul("", "", "1", "")), _conv(4), _FLAT, _SOFTMAX))
 
 
 def random_networks(rng: np.random.Generator) -> list[Graph]:
-    """Return the networks in int8, and those of operators that run on int16 with all they can in int16."""
-    narrow = [_random_network(rng, shape, steps, is_wide=False) for shape, steps in (*NETWORKS, PRODUCTS)]
-    return narrow + [_random_network(rng, shape, steps, is_wide=True) for shape, steps in NETWORKS]
+    """Return the networks in int8, then with all they can in int16."""
+    return [_random_network(rng, *network, is_wide=is_wide) for is_wide in (False, True) for network in NETWORKS]
 
 
 def _random_network(rng: np.random.Generator, shape: tuple[int, ...], steps: Sequence[Step], *, is_wide: bool) -> Graph:

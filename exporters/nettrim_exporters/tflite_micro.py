@@ -38,8 +38,7 @@ LACKING: Mapping[type[Op], str] = {
 CMSIS_NN: Mapping[type[Op], str] = {
     Dense: "rounds twice: one step in about one output of 600; no int16 with a scale an output",
     Conv2d: "equal bits; no groups on int16",
-    **dict.fromkeys((MaxPool2d, AveragePool2d, Add), "equal bits"),
-    **dict.fromkeys((Mul, Softmax), "equal bits on int8"),
+    **dict.fromkeys((MaxPool2d, AveragePool2d, Add, Mul, Softmax), "equal bits"),
 }
 
 
