@@ -24,13 +24,14 @@ class ByteTotal:
     path : Path
         The file.
     is_compressed : bool
-        Whether the file may be much smaller than what it holds.
+        Whether the file may be much smaller than its values: compressed, or with some of them in others.
     """
 
     def __init__(self, path: Path, *, is_compressed: bool = False) -> None:
         self.path, self.n_bytes = path, 0
-        grown = max(UNCOUNTED_BYTES, MAX_GROWTH * path.stat().st_size)
-        self.limit = MAX_FILE_BYTES if is_compressed else min(MAX_FILE_BYTES, grown)
+        self.limit = MAX_FILE_BYTES
+        if not is_compressed:
+            self.limit = min(MAX_FILE_BYTES, max(UNCOUNTED_BYTES, MAX_GROWTH * path.stat().st_size))
 
     def add(self, name: object, n_bytes: int) -> None:
         """Count one more tensor.

@@ -33,7 +33,7 @@ def load_external_data(model: onnx.ModelProto, source: str, folder: Path | None)
     ModelFileError
         When a file is missing or too short or lies elsewhere, or something else than an initializer is in one.
     """
-    total = ByteTotal(Path(source))
+    total = ByteTotal(Path(source), is_compressed=True)
     for tensor in model.graph.initializer:
         if _is_external(tensor):
             if folder is None:

@@ -47,6 +47,12 @@ def test_weights_beside_the_model_are_read(tmp_path: Path, shares_a_file: bool) 
     assert_runs_as_in_onnx_runtime(path)
 
 
+def test_weights_beside_the_model_may_be_far_larger_than_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nettrim.importers.memory_limit.UNCOUNTED_BYTES", 16)
+    monkeypatch.setattr("nettrim.importers.memory_limit.MAX_GROWTH", 0)
+    assert_runs_as_in_onnx_runtime(write_external(tmp_path))
+
+
 def test_weights_in_a_folder_below_are_read(tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
     path = write_external(tmp_path, "weights/all")
