@@ -19,6 +19,7 @@ from nettrim.deployment_inputs import DeployOptions
 from nettrim.errors import VerificationError
 from nettrim.importers.tflite_import import import_tflite
 from nettrim.report import build_report, number_text, percent_text, size_text
+from nettrim.silent_streams import silent_streams
 from nettrim.toolchain import (
     MissingToolError,
     ToolchainError,
@@ -186,10 +187,11 @@ def _run_tflite(content: bytes, inputs: Array, reference: Graph) -> list[tuple[s
 def _invoke(content: bytes, inputs: Array, resolver: Any) -> Array:
     from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415
 
-    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=resolver)
-    entry, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    interpreter.resize_tensor_input(entry["index"], inputs.shape)
-    interpreter.allocate_tensors()
+    with silent_streams():  # it names its kernels there
+        interpreter = Interpreter(model_content=content, experimental_op_resolver_type=resolver)
+        entry, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        interpreter.resize_tensor_input(entry["index"], inputs.shape)
+        interpreter.allocate_tensors()
     interpreter.set_tensor(entry["index"], inputs)
     interpreter.invoke()
     outputs: Array = interpreter.get_tensor(output["index"])

@@ -77,9 +77,12 @@ def print_report(report: dict[str, Any], deployment: Deployment, console: Consol
     console.print(_table(report, console.width))
     console.print("err: of the layer's output in the whole network, on held-out samples, as a share of its norm")
     totals = report["totals"]
+    rounded = (
+        f"{report['precision']} {size_text(totals['dense_bytes'])} -> " if report["precision"] != "float32" else ""
+    )
     console.print(
-        f"size: float32 {size_text(totals['float_bytes'])} -> {report['precision']} {size_text(totals['dense_bytes'])}"
-        f" -> stored {size_text(totals['stored_bytes'])} ({totals['compression_ratio']:.1f} times smaller than float32)"
+        f"size: float32 {size_text(totals['float_bytes'])} -> {rounded}"
+        f"stored {size_text(totals['stored_bytes'])} ({totals['compression_ratio']:.1f} times smaller than float32)"
     )
     console.print(_accuracy_line(report), markup=False)
     if report["sparse_tflite"]:

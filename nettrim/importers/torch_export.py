@@ -5,7 +5,6 @@ import importlib
 import io
 import logging
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from nettrim.importers.graph_builder import MAX_ACTIVATION_VALUES
 from nettrim.importers.torch_library import first_line, import_torch, root_cause
 from nettrim.importers.torch_shapes import find_misfit
+from nettrim.silent_streams import silent_streams
 from nettrim_runtime.errors import ModelFileError
 
 Array = npt.NDArray[Any]
@@ -23,7 +23,6 @@ Array = npt.NDArray[Any]
 EXAMPLE_BATCH = 2  # one would be taken as a fixed size
 INTEGERS_WANTED = "argument #1 'indices' to have one of the following scalar types: Long, Int"  # torch's words
 ONNX_ADVICE = "export it yourself with torch.onnx.export(model, (x,), 'model.onnx', dynamo=True, external_data=False)"
-STANDARD_STREAMS = (1, 2)  # POSIX: output and error
 TORCHSCRIPT_OPSET = 17  # the newest that torch's TorchScript exporter writes by default
 
 
@@ -172,32 +171,9 @@ def _quiet() -> Iterator[None]:
             warnings.catch_warnings(),
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),
-            _closed_descriptors(),
+            silent_streams(),
         ):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(level)
-
-
-@contextlib.contextmanager
-def _closed_descriptors() -> Iterator[None]:
-    """Send what C++ writes into standard output and error nowhere."""
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123  a device
-        kept = {descriptor: os.dup(descriptor) for descriptor in STANDARD_STREAMS if _is_open(descriptor)}
-        for descriptor in kept:
-            os.dup2(nowhere.fileno(), descriptor)
-        try:
-            yield
-        finally:
-            for descriptor, copy in kept.items():
-                os.dup2(copy, descriptor)
-                os.close(copy)
-
-
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
