@@ -99,7 +99,7 @@ def _layer_step(graph: Graph, op: Layer, source: Array, output: Array) -> Step:
         inside = source
     else:
         padded, inside = padded_buffer(source.shape[0], source.shape[1:], op.padding, source.dtype, 0)
-        accumulate = conv_step(op, padded, weight, output)
+        accumulate = conv_step(op, padded, weight, output, graph.tensors[op.weight].data)
 
     def run() -> None:
         if inside is not source:

@@ -121,7 +121,7 @@ def _layer_step(graph: Graph, op: Layer, source: Array, output: Array) -> Step:
         accumulate = faster_dense_step(inside, graph.tensors[op.weight].data, weight, accumulator)
     else:
         padded, inside = padded_buffer(source.shape[0], source.shape[1:], op.padding, dtype, 0)
-        accumulate = conv_step(op, padded, weight, accumulator)
+        accumulate = conv_step(op, padded, weight, accumulator, graph.tensors[op.weight].data)
     bias_float, zero_point = bias.astype(dtype), dtype(scaling.input_zero_point)
     integers, scratch = np.empty(output.shape, np.int64), np.empty(output.shape, np.int64)
     multiplier, shift = scaling.multiplier.astype(np.int64), scaling.shift.astype(np.int64)

@@ -16,6 +16,7 @@ Array = npt.NDArray[Any]
 Step = Callable[[], None]
 
 KERNEL_TRIALS = 5  # timed runs of each kernel when a pruned layer chooses between dense and CSR
+MOST_PRODUCTS = 1 << 20  # of rows and kept weights: the sparse kernel holds them all, and loses long before
 FLOAT32_EXACT = 1 << 24  # integers below this add without rounding in float32
 
 
@@ -77,7 +78,7 @@ def csr_dense_step(inputs: Array, weight: CsrMatrix, accumulator: Array) -> Step
 def faster_dense_step(inputs: Array, data: Array | CsrMatrix | None, weight: Array, accumulator: Array) -> Step:
     """Return the kernel that is faster here for this batch size; of integers both give the same."""
     dense = dense_step(inputs, weight, accumulator)
-    if not isinstance(data, CsrMatrix):
+    if not isinstance(data, CsrMatrix) or len(inputs) * data.nnz > MOST_PRODUCTS:
         return dense
     inputs[:] = 1
     return min((dense, csr_dense_step(inputs, data, accumulator)), key=_shortest_seconds)
@@ -143,8 +144,10 @@ def padded_buffer(batch: int, shape: tuple[int, ...], padding: Padding, dtype: A
     return full, inside
 
 
-def conv_step(op: Conv2d, padded: Array, weight: Array, accumulator: Array) -> Step:
-    """Prepare a convolution of padded images.
+def conv_step(
+    op: Conv2d, padded: Array, weight: Array, accumulator: Array, data: Array | CsrMatrix | None = None
+) -> Step:
+    """Prepare a convolution of padded images, with the kernel that is faster here for this batch size.
 
     Parameters
     ----------
@@ -154,11 +157,15 @@ def conv_step(op: Conv2d, padded: Array, weight: Array, accumulator: Array) -> S
         (n_outputs, kernel_height, kernel_width, channels / groups).
     accumulator : Array
         (batch, rows, columns, n_outputs) of ``padded``'s type.
+    data : Array, CsrMatrix or None
+        The weight as it is stored; groups are multiplied dense.
     """
     kernel = Size2d(*weight.shape[1:3])
     view = windows(padded, kernel, op.stride, op.dilation)
     if op.groups == padded.shape[3] and weight.shape[3] == 1:
         return _depthwise_step(view, weight, accumulator)
+    if op.groups == 1:
+        return _group_step(view, weight, accumulator, data)
     steps = []
     for group in range(op.groups):
         channels = slice(group * weight.shape[3], (group + 1) * weight.shape[3])
@@ -172,17 +179,17 @@ def conv_step(op: Conv2d, padded: Array, weight: Array, accumulator: Array) -> S
     return run
 
 
-def _group_step(view: Array, weight: Array, accumulator: Array) -> Step:
+def _group_step(view: Array, weight: Array, accumulator: Array, data: Array | CsrMatrix | None = None) -> Step:
     batch, rows, columns = view.shape[:3]
     patches = np.empty((batch * rows * columns, weight[0].size), view.dtype)
     patches_as_view = patches.reshape(view.shape)
-    transposed = np.ascontiguousarray(weight.reshape(weight.shape[0], -1).T.astype(view.dtype))
     product = np.empty((patches.shape[0], weight.shape[0]), view.dtype)
     product_as_image = product.reshape(batch, rows, columns, -1)
+    multiply = faster_dense_step(patches, data, weight.reshape(weight.shape[0], -1), product)
 
     def run() -> None:
         np.copyto(patches_as_view, view)
-        np.matmul(patches, transposed, out=product)
+        multiply()
         np.copyto(accumulator, product_as_image)
 
     return run

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from nettrim_runtime import linear
 from nettrim_runtime.csr import csr_fault, csr_from_dense
 from nettrim_runtime.engine import prepare, run_graph
 from nettrim_runtime.errors import DataError, GraphError
@@ -22,8 +23,8 @@ from nettrim_runtime.fixed_point import (
     quantize_multiplier,
 )
 from nettrim_runtime.graph import Graph
-from nettrim_runtime.linear import csr_dense_step, dense_step
-from nettrim_runtime.ops import Conv2d, Padding, Size2d
+from nettrim_runtime.linear import Step, csr_dense_step, dense_step
+from nettrim_runtime.ops import Conv2d, Dense, Padding, Size2d
 from nettrim_runtime.softmax import softmax_exponentials
 from tests.graphs import (
     RELU,
@@ -120,6 +121,30 @@ def test_the_csr_kernel_equals_the_dense_one(seed: int, rows: int, columns: int,
     dense_step(inputs, weight, dense)()
     csr_dense_step(inputs, matrix, sparse)()
     np.testing.assert_array_equal(dense, sparse)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_a_sparse_convolution_takes_the_faster_kernel_and_has_the_same_bits(
+    batch: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = quantized(random_cnn(rng, density=0.1), rng)
+    weights = [graph.tensors[layer.weight] for layer in graph.layers]
+    stored = graph.with_tensors(
+        replace(weight, data=csr_from_dense(weight.values().reshape(weight.shape[0], -1))) for weight in weights
+    )
+    x = random_inputs(graph, rng, batch)
+    expected = prepare(graph, batch).run(x)[0]
+    for preferred in ("csr_dense_step", "dense_step"):
+        kernels = []
+
+        def seconds(step: Step, preferred: str = preferred, kernels: list[str] = kernels) -> float:
+            kernels.append(step.__qualname__.split(".")[0])
+            return float(kernels[-1] != preferred)
+
+        monkeypatch.setattr(linear, "_shortest_seconds", seconds)
+        np.testing.assert_array_equal(prepare(stored, batch).run(x)[0], expected)
+        n_plain = sum(isinstance(op, Dense) or op.groups == 1 for op in graph.layers)
+        assert sorted(kernels) == sorted(["csr_dense_step", "dense_step"] * n_plain)
 
 
 def gemmlowp_multiply(value: int, multiplier: int, shift: int) -> int:
