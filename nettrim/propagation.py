@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nettrim.elementwise import carried_by_pair, output_span, scaled
 from nettrim.operator_norm import ROUND_UP, lipschitz_bound
-from nettrim.real_network import FIXED_POINT_STEP, RealNetwork, real_network
+from nettrim.real_network import FIXED_POINT_STEP, RealNetwork, Saturating, real_network
 from nettrim_runtime.graph import Graph, Quantization, Tensor, is_hybrid
 from nettrim_runtime.hybrid import INPUT_STEPS
 from nettrim_runtime.kernels_float import PAIRWISE, float_step
@@ -22,7 +22,6 @@ from nettrim_runtime.ops import (
     Activation,
     Add,
     AveragePool2d,
-    Clamping,
     Concat,
     Conv2d,
     Dense,
@@ -186,7 +185,7 @@ class _Recursion:
         for op in self.ops:
             output = _evaluate(op, self.original, values, self.graph)
             own = FLOAT64_SHARE * _norms(output) + self.altered.roundings[op.name]
-            if isinstance(op, Clamping | PRelu):
+            if isinstance(op, Saturating):
                 own += _norms(_evaluate(op, self.altered, values, self.graph) - output) * ROUND_UP
             found = scaled(self.gains[op.name], self._carried(op, values, bounds)) + own
             found = np.where(found < LARGEST_BOUND, found, np.inf)
@@ -247,11 +246,8 @@ class _Batch:
 
 def _evaluate(op: Op, network: RealNetwork, values: Mapping[str, Array], graph: Graph) -> Array:
     """Run one operator in float64, without rounding to a grid."""
-    if isinstance(op, MaxPool2d | AveragePool2d | Move | Mean | UnaryFunction | Softmax | LogSoftmax):
-        source = values[op.input]
-        output = np.empty((len(source), *graph.tensors[op.output].shape))
-        float_step(graph, op, {op.input: source, op.output: output})()
-        return output
+    if isinstance(op, MaxPool2d | AveragePool2d | Move | UnaryFunction | Softmax | LogSoftmax):
+        return _float_output(op, values, graph)
     match op:
         case Dense() | Conv2d():
             response = _linear(op, values[op.input], network.constants[op.name], graph.tensors[op.output])
@@ -259,18 +255,29 @@ def _evaluate(op: Op, network: RealNetwork, values: Mapping[str, Array], graph: 
             response = PAIRWISE[type(op)](values[op.first], values[op.second])
         case Concat():
             return np.concatenate([values[name] for name in op.inputs], axis=-1)
-        case Activation():
+        case Mean():
+            response = _float_output(op, values, graph)
+        case Activation() | Requantize():
             response = values[op.input]
         case PRelu():
             response = np.maximum(values[op.input], 0) + np.minimum(values[op.input], 0) * network.constants[op.name][0]
-        case Requantize():
-            return values[op.input]
         case Reshape():
             return values[op.input].reshape(-1, *graph.tensors[op.output].shape)
         case _:
             assert_never(op)
     clamped: Array = np.clip(response, *network.clamps[op.name])
     return clamped
+
+
+def _float_output(
+    op: MaxPool2d | AveragePool2d | Move | Mean | UnaryFunction | Softmax | LogSoftmax,
+    values: Mapping[str, Array],
+    graph: Graph,
+) -> Array:
+    source = values[op.input]
+    output = np.empty((len(source), *graph.tensors[op.output].shape))
+    float_step(graph, op, {op.input: source, op.output: output})()
+    return output
 
 
 def _linear(op: Layer, source: Array, constants: tuple[Array, ...], output: Tensor) -> Array:

@@ -42,6 +42,7 @@ from nettrim_runtime.ops import (
 Array = npt.NDArray[Any]
 
 FIXED_POINT_STEP = 1e-3  # steps of an output, far above what 31-bit multipliers lose
+Saturating = Clamping | Mean | PRelu | Requantize  # operators whose real values an integer output may have no room for
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class RealNetwork:
     constants : dict
         By layer, (weight, bias) float64; by PRelu, (slope,).
     clamps : dict
-        By operator, (smallest, largest) output of those with a fused or stand-alone clamp.
+        By `Saturating` operator, its (smallest, largest) output.
     roundings : dict
         By operator, Euclidean norm that rounding moves one sample's output by, at most; 0 in a float graph.
     entry : Quantization or None
@@ -69,7 +70,7 @@ class RealNetwork:
 def real_network(graph: Graph, ops: Sequence[Op]) -> RealNetwork:
     quantized = graph.is_quantized
     trained = [op for op in ops if isinstance(op, Dense | Conv2d | PRelu)]
-    clamped = [op for op in ops if isinstance(op, Clamping | PRelu)]
+    clamped = [op for op in ops if isinstance(op, Saturating)]
     return RealNetwork(
         constants={op.name: _real_constants(graph, op) for op in trained},
         clamps={op.name: _integer_clamp(graph, op) if quantized else _clamp(op) for op in clamped},
@@ -91,16 +92,16 @@ def _real_constants(graph: Graph, op: Layer | PRelu) -> tuple[Array, ...]:
     return weight * by_output, bias * scale * float(graph.quantization(op.input).scale[0])
 
 
-def _clamp(op: Clamping | PRelu) -> tuple[float, float]:
+def _clamp(op: Saturating) -> tuple[float, float]:
     activation = _activation(op)
     return activation.lower, activation.upper
 
 
-def _activation(op: Clamping | PRelu) -> ActivationFunction:
-    return ActivationFunction.NONE if isinstance(op, PRelu) else op.activation
+def _activation(op: Saturating) -> ActivationFunction:
+    return op.activation if isinstance(op, Clamping) else ActivationFunction.NONE
 
 
-def _integer_clamp(graph: Graph, op: Clamping | PRelu) -> tuple[float, float]:
+def _integer_clamp(graph: Graph, op: Saturating) -> tuple[float, float]:
     quantization = graph.quantization(op.output)
     scale = float(quantization.scale[0])
     ends = activation_range(quantization, _activation(op), graph.tensors[op.output].dtype)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from nettrim.hybrid import deployed_floats
 from nettrim.propagation import Propagation, logits_tensor, propagate
 from nettrim_runtime.engine import prepare
-from nettrim_runtime.graph import Array, Graph
-from nettrim_runtime.ops import Function
+from nettrim_runtime.graph import Array, Graph, Quantization
+from nettrim_runtime.ops import Function, Mean, Requantize
 from tests.graphs import (
     GraphBuilder,
     quantized,
@@ -100,6 +100,22 @@ def test_no_hybrid_network_violates_its_bound(seed: int, kind: type[Graph], chan
     rng = np.random.default_rng(seed)
     graph = kind(rng)
     other, samples = deployed_floats(altered(graph, rng, change), "hybrid"), random_inputs(graph, rng, 20)
+    (found,) = propagate(graph, other, [samples])
+    assert_no_violation(graph, other, samples, found)
+
+
+@pytest.mark.parametrize("wide", [(), ("conv0.out",)])
+def test_means_that_the_integers_have_no_room_for_count(wide: tuple[str, ...], rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (4, 5, 3))
+    builder.conv(3)
+    means = builder.mean(0, 1, keep_dims=False)
+    builder.dense(4)
+    graph = builder.build("means")
+    other = quantized(graph, rng, wide)
+    assert type(next(op for op in other.ops if op.output == means)) is (Requantize if wide else Mean)
+    narrow = Quantization(other.quantization(means).scale / np.float32(64))
+    other = other.with_tensors([replace(other.tensors[means], quantization=narrow)])
+    samples = random_inputs(graph, rng, 20)
     (found,) = propagate(graph, other, [samples])
     assert_no_violation(graph, other, samples, found)
 
