@@ -24,7 +24,7 @@ from nettrim.evaluate import (
     prove_bounds,
 )
 from nettrim.fit_search import prune_to_fit
-from nettrim.goal_search import Trial, prune_to_drop
+from nettrim.goal_search import Trial, measure_of, prune_to_drop
 from nettrim.hybrid import Precision, deployed_floats, shipped_floats
 from nettrim.own_integers import dequantized, unpruned
 from nettrim.passes.remove_dead_channels import remove_dead_channels
@@ -101,12 +101,13 @@ class Deployment:
     @property
     def drop(self) -> float:
         """What the deployed network loses on held-out samples, as the goal counts it."""
-        accuracy, labels = self.accuracy, self.inputs.fit.labels
-        if labels is not None and accuracy is not None:
+        accuracy, agreement = self.accuracy, self.agreement
+        measure = measure_of(self.networks.original, self.inputs.fit)
+        if measure == "accuracy" and accuracy is not None:
             return accuracy.original - accuracy.deployed
-        if self.agreement.deployed is not None:
-            return 1 - self.agreement.deployed
-        return self.agreement.relative_output_error
+        if measure == "agreement" and agreement.deployed is not None:
+            return 1 - agreement.deployed
+        return agreement.relative_output_error
 
 
 def build(options: DeployOptions, inputs: Inputs, say: Progress) -> Deployment:

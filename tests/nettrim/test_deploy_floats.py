@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import torch
 
 from nettrim.bench import BenchSettings, bench_bundle
 from nettrim_boards.board import load_board
+from nettrim_exporters.tflite import render_tflite
 from nettrim_runtime.engine import run_graph
 from nettrim_runtime.model_file import load_model
+from tests.graphs import GraphBuilder
 from tests.nettrim.test_deploy import deploy, digits, hashes  # noqa: F401  # two of them fixtures
 
 Deploy = Callable[..., int]
@@ -61,6 +64,34 @@ def test_a_drop_is_looked_for_in_floats(
     report = json.loads((tmp_path / "model-host" / "report.json").read_text())
     assert report["goal"]["drop"] <= 0.2
     assert report["totals"]["sparsity"] > 0.5
+
+
+def test_a_drop_is_reported_in_what_the_goal_counts(deploy: Deploy, tmp_path: Path) -> None:  # noqa: F811
+    rng = np.random.default_rng(0)
+    builder = GraphBuilder(rng, (5, 6, 2))
+    builder.conv(3, (1, 1), density=0.5)
+    graph = builder.build()
+    weight = graph.tensors[graph.layers[0].weight]
+    small = weight.values() + np.float32(1e-3) * (weight.values() == 0)  # what may go
+    (tmp_path / "images.tflite").write_bytes(render_tflite(graph.with_tensors([replace(weight, data=small)])))
+    x = rng.normal(size=(80, 5, 6, 2)).astype(np.float32)
+    np.savez(tmp_path / "images.calibration.npz", x=x, y=rng.integers(0, 90, 80))
+    assert deploy("--target", "host", tmp_path / "images.tflite", "--precision", "float32") == 0
+    report = json.loads((tmp_path / "images-host" / "report.json").read_text())
+    error = report["agreement"]["relative_output_error"]
+    assert report["goal"]["measure"] == "output error"
+    assert 0 < report["goal"]["drop"] == error
+
+
+def test_an_error_of_outputs_that_are_no_classes_is_in_the_page(deploy: Deploy, tmp_path: Path) -> None:  # noqa: F811
+    builder = GraphBuilder(np.random.default_rng(0), (8,))
+    builder.dense(1)
+    (tmp_path / "one.tflite").write_bytes(render_tflite(builder.build()))
+    assert deploy("--target", "host", tmp_path / "one.tflite", "--sparsity", 0.5, "--precision", "hybrid") == 0
+    report = json.loads((tmp_path / "one-host" / "report.json").read_text())
+    page = (tmp_path / "one-host" / "report.html").read_text()
+    assert f"{report['agreement']['relative_output_error']:.2%} of the output's norm" in page
+    assert "agreement" not in page
 
 
 def test_two_runs_in_floats_give_the_same_bytes(deploy: Deploy, digits: Path, tmp_path: Path) -> None:  # noqa: F811
