@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nettrim.evaluate import Agreement, Networks
+from nettrim.hybrid import Precision
 from nettrim.layer_solution import LayerSolution
 from nettrim.widen import widenable
 from nettrim_exporters.tflite_micro import cmsis_nn_gaps, micro_gaps
@@ -37,6 +38,7 @@ def result_warnings(deployment: "Deployment") -> tuple[str, ...]:
         *_agreement_warnings(deployment.agreement, deployment.networks),
         *_drop_warnings(deployment),
         *_mismatch_warnings(deployment),
+        *precision_warnings(deployment.networks.pruned, deployment.inputs.precision),
         *empty_layer_warnings(deployment.networks.pruned),
         *_sparsity_warnings(deployment),
         *_bound_warnings(deployment),
@@ -87,7 +89,9 @@ def _agreement_warnings(agreement: Agreement, networks: Networks) -> tuple[str, 
 
 
 def _against_int8(networks: Networks) -> str:
-    """Say what helps where int8 is too coarse: int16, unless all that can be int16 is already."""
+    """Say what helps where int8 is too coarse: int16, unless all that can be int16 is already, or floats."""
+    if not networks.deployed.is_quantized:
+        return f"{COARSE} dense layers; {SCALE_ALIKE}, or give --precision float32"
     types = {op.name: networks.deployed.tensors[op.output].dtype for op in networks.deployed.ops}
     could_be_wide = frozenset[str]().union(*widenable(networks.pruned))
     if any(types.get(op.name) == "int8" for op in networks.pruned.ops if op.output in could_be_wide):
@@ -137,6 +141,13 @@ def _mismatch_warnings(deployment: "Deployment") -> tuple[str, ...]:
         f"keep their class: are they samples of one kind? Calibration values run from {seen}, test values from {tested}"
     )
     return (warning,)
+
+
+def precision_warnings(graph: Graph, precision: Precision) -> tuple[str, ...]:
+    """Return a sentence where a precision has no layer to tell it from another."""
+    is_idle = precision == "hybrid" and not any(isinstance(layer, Dense) for layer in graph.layers)
+    sentence = "no layer is dense: --precision hybrid has no weights to make int8, and the network is float32 all over"
+    return (sentence,) if is_idle else ()
 
 
 def empty_layer_warnings(graph: Graph) -> tuple[str, ...]:

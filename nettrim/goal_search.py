@@ -120,6 +120,10 @@ def prune_to_drop(
         attempt(1.0)
     within = [one for one in tried if one.trial.drop <= aim]
     best = max(within, key=_sparsity) if within else min(tried, key=lambda one: (one.trial.drop, one.trial.sparsity))
+    if not within and best.trial.drop <= max_drop:
+        progress.keep(
+            f"trial {tried.index(best) + 1} is taken, which keeps the goal: {allowed_text(max_drop, measure)}"
+        )
     trials = tuple(one.trial for one in tried)
     return Found(best.result, best.trial.sparsity, best.trial.drop <= max_drop, trials, best.wide)
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nettrim.deployment_warnings import _agreement_warnings, empty_layer_warnings, micro_warnings
+from nettrim.deployment_warnings import _agreement_warnings, empty_layer_warnings, micro_warnings, precision_warnings
 from nettrim.evaluate import Agreement, Networks
+from nettrim.hybrid import deployed_floats
 from nettrim_runtime.ops import Function
 from tests.graphs import GraphBuilder, quantized, random_mlp, widened
 
@@ -38,6 +39,26 @@ def test_int16_is_advised_unless_all_that_can_be_int16_is() -> None:
     assert advised == [True, False]
     (warning,) = _agreement_warnings(_agreement(0.999, 0.5), Networks(graph, graph, widened(graph, rng)))
     assert "int8 is too coarse for its input or output, which --int16 leaves as they are; scale inputs" in warning
+
+
+def test_floats_are_advised_where_int8_weights_beside_floats_are_too_coarse() -> None:
+    graph = random_mlp(np.random.default_rng(0))
+    networks = Networks(graph, graph, deployed_floats(graph, "hybrid"))
+    (warning,) = _agreement_warnings(_agreement(0.999, 0.5), networks)
+    assert warning.endswith(
+        "int8 is too coarse for its dense layers; scale inputs of different sizes alike (--mean, "
+        "--std), or give --precision float32"
+    )
+    assert "int16" not in warning
+
+
+def test_hybrid_without_a_dense_layer_is_named_as_float32() -> None:
+    builder = GraphBuilder(np.random.default_rng(0), (5, 5, 4))
+    builder.conv(4)
+    graph = builder.build()
+    assert "float32 all over" in precision_warnings(graph, "hybrid")[0]
+    assert precision_warnings(graph, "float32") == ()
+    assert precision_warnings(random_mlp(np.random.default_rng(0)), "hybrid") == ()
 
 
 def test_dense_layers_on_int16_are_named_as_what_cmsis_nn_lacks() -> None:

@@ -1,14 +1,16 @@
 """The search for the sparsest network within a drop."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nettrim.calibrate import quantizer
+from nettrim.calibrate import Quantize, quantizer
 from nettrim.goal_search import MAX_TRIALS, judge_on, measure_drop, prune_to_drop, search_density
+from nettrim.progress import Progress
 from nettrim.prune import PruneSettings
 from nettrim.samples import Samples
 from nettrim_runtime.engine import run_graph
@@ -70,6 +72,31 @@ def test_a_drop_of_nothing_is_missed_and_says_so() -> None:
     found = prune_to_drop(graph, samples, 0.0, PruneSettings(), rng=rng, quantizer=quantizer)
     assert found.trials[-1].sparsity == 0
     assert found.is_within == (min(trial.drop for trial in found.trials) == 0)
+
+
+def test_the_trial_taken_is_named_where_all_miss_the_aim_and_one_keeps_the_drop() -> None:
+    rng = np.random.default_rng(1)
+    graph, said = _autoencoder(rng), list[str]()
+    samples = Samples(rng.standard_normal((400, 20)).astype(np.float32), None, "random")
+    progress = Progress(lambda _: None, said.append)
+    quantized = partial(_with_one_error, graph)
+    found = prune_to_drop(graph, samples, 0.1, PruneSettings(), rng=rng, quantizer=quantized, progress=progress)
+    assert found.is_within
+    assert not any(trial.is_kept for trial in found.trials)
+    place = 1 + [trial.sparsity for trial in found.trials].index(found.sparsity)
+    assert (
+        said[-1] == f"trial {place} is taken, which keeps the goal: an output error of at most 10% of the output's norm"
+    )
+
+
+def _with_one_error(original: Graph, network: Graph, _samples: Array) -> Quantize:
+    """Return a pruned network as the original with outputs 8 % larger, whatever was pruned; the original as it is."""
+    last = original.layers[-1]
+    larger = original.with_tensors(
+        replace(original.tensors[name], data=original.tensors[name].values() * np.float32(1.08))
+        for name in (last.weight, last.bias)
+    )
+    return lambda _: original if network is original else larger
 
 
 def test_a_drop_is_of_accuracy_with_labels_and_of_agreement_without() -> None:
