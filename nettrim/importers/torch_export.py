@@ -110,6 +110,11 @@ def run_module_on(path: Path, module: Any, samples: Array) -> Array:
             f"{path}: for {len(samples)} samples the network returns {shape}, expected one tensor with as many rows;"
             " return one output"
         )
+    if outputs.numel() > len(samples) * MAX_ACTIVATION_VALUES:  # strides of zero take no memory before they are copied
+        raise ModelFileError(
+            f"{path}: for one sample the network returns a tensor of shape {tuple(outputs.shape[1:])}, expected at most"
+            f" {MAX_ACTIVATION_VALUES} values"
+        )
     values: Array = outputs.detach().float().numpy()
     return values
 

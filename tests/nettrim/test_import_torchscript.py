@@ -228,6 +228,19 @@ def test_program_that_fills_the_memory_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+class Spreading(torch.nn.Module):
+    """One number an input, repeated by a stride of zero."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :1].expand(-1, 100_000_000)
+
+
+def test_output_that_takes_memory_only_once_it_is_copied_is_refused(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(Spreading()), tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match=r"returns a tensor of shape \(100000000,\), expected at most 16777216"):
+        load_model(tmp_path / "model.pt", input_shape=(4,))
+
+
 def test_files_of_the_working_directory_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.jit.save(trace(make_cnn()), tmp_path / "model.pt")
     for name in ("torch", "numpy", "onnx", "nettrim"):
