@@ -49,10 +49,11 @@ def _response(deployment: Deployment) -> dict[str, Any]:
         "null for a goal of sparsity); where steps of a recurrent layer share a weight, over all steps, each on the "
         "states that the original weight leads to; all of these null for layers that were polished afterwards; "
         "on error_samples of the calibration samples, how far the activations of the whole pruned network, and of the "
-        "int8 network, lie from the original ones (error), as a share of their norm, and on the first bound_samples of "
-        "those how far at most (bound). The bound is proven: what each layer errs by on the original's activations is "
-        "computed exactly, its operator norm limits how much it enlarges the errors before it, and what rounding to "
-        "int8 can add is added. Output bounds are those of the logits.",
+        "deployed network, lie from the original ones (error), as a share of their norm, and on the first "
+        "bound_samples of those how far at most (bound). The bound is proven: what each layer errs by on the "
+        "original's activations is computed exactly, its operator norm limits how much it enlarges the errors before "
+        "it, and what rounding to integers can add is added, before int8 weights beside floats too. Output bounds are "
+        "those of the logits.",
         "error_samples": min(len(inputs.fit), ERROR_SAMPLES),
         "bound_samples": len(bounds.pruned_fit.deviation),
         "synthetic_samples": inputs.fit.is_synthetic,

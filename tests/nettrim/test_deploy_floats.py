@@ -49,6 +49,7 @@ def test_a_network_is_deployed_in_floats_and_verified(
     weight = 1 if precision == "hybrid" else 4
     assert report["totals"]["dense_bytes"] == weight * (64 * 32 + 32 * 10) + 4 * (32 + 10)
     certificate = json.loads((folder / "certificate.json").read_text())
+    assert "int8 network" not in certificate["response"]["statement"]
     bounds = [certificate["response"][f"output_bound_{name}"] for name in ("pruned", "deployed")]
     assert bounds[1] == pytest.approx(bounds[0]) if precision == "float32" else bounds[1] > bounds[0]
 
