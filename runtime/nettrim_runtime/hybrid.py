@@ -13,6 +13,7 @@ Array = npt.NDArray[Any]
 
 INPUT_STEPS = 127  # on each side of zero
 LARGEST_PRODUCT = INPUT_STEPS * 128
+SMALLEST_INPUT = np.float32(4e-37)  # as a sample's largest; smaller ones count as zeros: 127 over them is no float32
 
 
 def hybrid_step(graph: Graph, op: Dense, source: Array, output: Array) -> Step:
@@ -38,7 +39,7 @@ def hybrid_step(graph: Graph, op: Dense, source: Array, output: Array) -> Step:
     def run() -> None:
         np.abs(source, out=magnitudes)
         np.max(magnitudes, axis=1, keepdims=True, out=largest)
-        np.copyto(largest, 1, where=largest == 0)
+        np.copyto(largest, 1, where=largest < SMALLEST_INPUT)
         np.multiply(magnitudes, np.float32(INPUT_STEPS) / largest, out=magnitudes)
         np.add(magnitudes, 0.5, out=rounded)
         np.floor(rounded, out=rounded)

@@ -12,7 +12,7 @@ from nettrim_runtime.engine import prepare, run_graph
 from nettrim_runtime.errors import GraphError
 from nettrim_runtime.graph import Array, Graph, Quantization
 from nettrim_runtime.ops import Dense
-from tests.graphs import random_branches, random_cnn, random_inputs, random_mlp
+from tests.graphs import GraphBuilder, random_branches, random_cnn, random_inputs, random_mlp
 
 
 def naive_hybrid(x: Array, weight: Array, scale: float, bias: Array) -> Array:
@@ -34,6 +34,19 @@ def test_a_hybrid_layer_rounds_each_sample_to_its_own_steps(rng: np.random.Gener
     )
     limits = layer.activation.lower, layer.activation.upper
     np.testing.assert_allclose(program.buffers[layer.output], np.clip(expected, *limits), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-44, 1e-38, 1e-37])
+def test_a_sample_of_next_to_nothing_gives_the_bias(scale: float, rng: np.random.Generator) -> None:
+    builder = GraphBuilder(rng, (20,))
+    builder.dense(4)
+    graph = deployed_floats(builder.build(), "hybrid")
+    x = np.stack([np.full(20, scale, np.float32), *random_inputs(graph, rng, 2)])
+    bias = graph.tensors[graph.layers[0].bias].values()
+    with np.errstate(all="raise", under="ignore"):
+        outputs = run_graph(graph, x)
+    np.testing.assert_array_equal(outputs[0], bias)
+    np.testing.assert_array_equal(outputs[1:], run_graph(graph, x[1:]))
 
 
 def test_weights_become_int8_of_one_scale_and_zeros_stay_zeros(rng: np.random.Generator) -> None:
