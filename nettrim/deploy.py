@@ -66,7 +66,8 @@ class Deployment:
     trials : tuple of Trial
         The sparsities tried for a drop, on calibration samples set apart.
     shipped : Graph
-        The deployed network, of the same bits, without dead channels and with its weights as model.npz stores them.
+        The deployed network without dead channels and with its weights as model.npz stores them. It has the
+        bits of ``networks.deployed``, in floats up to their rounding and to that of a hybrid layer's inputs.
     c_form : CForm or None
         The same as model.h, which holds integers only.
     sparse_tflite : SparseTflite or None

@@ -53,7 +53,7 @@ class Progress:
             return []
         usual = sum(self._durations) / len(self._durations)
         seconds = usual * (trial.most - trial.number) + max(usual - (now - trial.start), 0.0)
-        return [f"at most about {seconds:.0f} s left"]
+        return [f"about {seconds:.0f} s left, or less"]
 
 
 class _Trial:

@@ -1,6 +1,8 @@
 """TorchScript exported in a process of its own: a program can run for ever, and fill the memory."""
 
+import errno
 import io
+import resource
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from nettrim.toolchain import ToolchainError, run_module
 from nettrim_runtime.errors import ModelFileError
 
 TIME_LIMIT_S = 180.0  # exporting ResNet-50 takes 10 s on a laptop
+LARGEST_FILE_BYTES = 2 << 30
 SCRIPT, NETWORK, OUTPUTS, ERROR = "script.pt", "network.onnx", "outputs.npy", "error.txt"
 LOOP_ADVICE = "a loop in it may have no end, or it takes too much memory; export the model to ONNX"
 
@@ -67,10 +70,15 @@ def main(arguments: Sequence[str]) -> int:
     """
     folder, path, shape = Path(arguments[0]), Path(arguments[1]), tuple(map(int, arguments[2].split(",")))
     limit_memory((folder / SCRIPT).stat().st_size)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE_BYTES, LARGEST_FILE_BYTES))
     try:
         _export(folder, path, shape)
     except MemoryError:
         (folder / ERROR).write_text(f"{path}: the program in the file takes too much memory", encoding="utf-8")
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        (folder / ERROR).write_text(f"{path}: the program in the file gives too large a network", encoding="utf-8")
     except ModelFileError as error:
         (folder / ERROR).write_text(str(error), encoding="utf-8")
     return 0

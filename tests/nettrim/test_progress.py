@@ -48,10 +48,10 @@ def test_what_is_left_is_told_from_the_second_trial_on(progress: Progress, clock
     progress("pruning a")
     assert shown == [
         "pruning a (trial 1 of at most 5, 0 s)",
-        "pruning a (trial 2 of at most 5, 10 s, at most about 40 s left)",
-        "pruning b (trial 2 of at most 5, 14 s, at most about 36 s left)",
-        "pruning c (trial 2 of at most 5, 30 s, at most about 30 s left)",  # this one takes longer than usual
-        "pruning a (trial 3 of at most 5, 30 s, at most about 45 s left)",
+        "pruning a (trial 2 of at most 5, 10 s, about 40 s left, or less)",
+        "pruning b (trial 2 of at most 5, 14 s, about 36 s left, or less)",
+        "pruning c (trial 2 of at most 5, 30 s, about 30 s left, or less)",  # this one takes longer than usual
+        "pruning a (trial 3 of at most 5, 30 s, about 45 s left, or less)",
     ]
 
 
