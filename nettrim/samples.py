@@ -227,7 +227,9 @@ def _to_graph(x: Array, path: Path, spec: InputSpec) -> Array:
     if tuple(n for n in x.shape[1:] if n != 1) != tuple(n for n in shape if n != 1) and not (
         len(spec.graph_shape) == 1 and np.prod(x.shape[1:], dtype=np.int64) == spec.graph_shape[0]
     ):
-        raise DataError(f"{path}: x has shape {x.shape}, expected (n_samples, {', '.join(map(str, shape))})")
+        raise DataError(
+            f"{path}: x has shape {x.shape}, expected (n_samples, {', '.join(map(str, shape))}){_layout_hint(x, spec)}"
+        )
     values = x.reshape(len(x), *shape).astype(np.float32)
     if len(shape) == 3 and layout == "NCHW":
         values = values.transpose(0, 2, 3, 1)
@@ -244,9 +246,19 @@ def _to_graph(x: Array, path: Path, spec: InputSpec) -> Array:
     return values
 
 
+def _layout_hint(x: Array, spec: InputSpec) -> str:
+    """Name the option for images of the right size in the other layout."""
+    shape = spec.source_shape
+    if len(shape) != 3 or spec.options.layout is not None:
+        return ""
+    other = "NHWC" if spec.source_layout == "NCHW" else "NCHW"
+    turned = (*shape[1:], shape[0]) if other == "NHWC" else (shape[2], *shape[:2])
+    return f"; it fits with --input-layout {other}" if x.shape[1:] == turned else ""
+
+
 def _check_labels(y: Array, n_samples: int, n_classes: int | None, path: Path) -> Array:
     y = y.reshape(-1) if y.shape == (n_samples, 1) else y
-    if y.shape != (n_samples,) or y.dtype.kind not in "buif" or not np.array_equal(y, y.astype(np.int64)):
+    if y.shape != (n_samples,) or y.dtype.kind not in "buif" or not np.all(np.isfinite(y) & (y == np.rint(y))):
         raise DataError(f"{path}: y has shape {y.shape} and type {y.dtype}, expected ({n_samples},) class numbers")
     labels = y.astype(np.int64)
     if n_classes is not None and (labels.min() < 0 or labels.max() >= n_classes):

@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -100,11 +100,25 @@ def test_images_are_flattened_for_a_dense_model(tmp_path: Path, rng: np.random.G
         ({"x": np.eye(9, 784), "y": np.zeros(8)}, r"y has shape \(8,\)"),
         ({"x": np.eye(9, 784), "y": np.full(9, 10)}, "y runs from 10 to 10, expected 0 to 9"),
         ({"x": np.eye(9, 784), "y": np.full(9, 0.5)}, "expected .* class numbers"),
+        ({"x": np.eye(9, 784), "y": np.full(9, np.nan)}, "expected .* class numbers"),
     ],
 )
 def test_data_that_do_not_fit_are_refused_by_name(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         load_samples(save(tmp_path / "c.npz", **arrays), FLAT, n_classes=10)
+
+
+@pytest.mark.parametrize(
+    ("model", "samples", "option"),
+    [("NCHW", (4, 5, 3), "NHWC"), ("NHWC", (3, 4, 5), "NCHW"), ("NCHW", (4, 6, 3), None)],
+)
+def test_images_in_the_other_layout_are_refused_with_the_option_that_reads_them(
+    model: Literal["NHWC", "NCHW"], samples: tuple[int, ...], option: str | None, tmp_path: Path
+) -> None:
+    spec = InputSpec((3, 4, 5) if model == "NCHW" else (4, 5, 3), model, (4, 5, 3))
+    hint = f"; it fits with --input-layout {option}" if option else ""
+    with pytest.raises(DataError, match=rf"expected \(n_samples, [345, ]+\){hint}$"):
+        load_samples(save(tmp_path / "c.npz", x=np.random.default_rng(0).normal(size=(9, *samples))), spec)
 
 
 @pytest.mark.parametrize("content", [b"", b"some text", b"PK\x03\x04 and nothing more", b"\x93NUMPY"])
