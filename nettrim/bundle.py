@@ -83,7 +83,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelFileError(f"{folder}: no {MANIFEST}, expected a folder that nettrim-deploy wrote") from error
     except (OSError, ValueError) as error:
         raise ModelFileError(f"{path}: not readable JSON ({error})") from error

@@ -101,7 +101,7 @@ def load_board(name: str) -> Board:
     """
     names = sorted(path.stem for path in BOARDS_FOLDER.glob("*.toml"))
     if name not in names:
-        nearest = difflib.get_close_matches(name, names, n=1)
+        nearest = difflib.get_close_matches(name.lower(), names, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise BoardError(f"board {name!r} is not known, expected one of: {', '.join(names)}{hint}")
     return read_board(BOARDS_FOLDER / f"{name}.toml")

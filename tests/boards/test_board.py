@@ -54,6 +54,8 @@ def test_unknown_board_is_refused_with_the_list_and_the_nearest() -> None:
     with pytest.raises(BoardError, match=r"'rpi44'.*host, nucleo-f446re, rpi4; did you mean 'rpi4'\?") as caught:
         load_board("rpi44")
     assert caught.value.exit_code == 2
+    with pytest.raises(BoardError, match=r"'RPI4'.*did you mean 'rpi4'\?"):
+        load_board("RPI4")
     with pytest.raises(BoardError, match=r"expected one of: host, nucleo-f446re, rpi4$"):
         load_board("../rpi4.toml")
 

@@ -129,3 +129,9 @@ def test_a_folder_that_nettrim_did_not_write_is_refused(text: str | None, messag
         (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(ModelFileError, match=message):
         verify_bundle(tmp_path)
+
+
+def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_text("")
+    with pytest.raises(ModelFileError, match=r"model\.onnx: no manifest\.json, expected a folder that nettrim-deploy"):
+        verify_bundle(tmp_path / "model.onnx")
