@@ -7,7 +7,9 @@ import numpy as np
 
 from nettrim.evaluate import Agreement, Networks
 from nettrim.hybrid import Precision
+from nettrim.importers.imported_model import InputIntegers
 from nettrim.layer_solution import LayerSolution
+from nettrim.prune import PruneSettings
 from nettrim.widen import widenable
 from nettrim_exporters.tflite_micro import cmsis_nn_gaps, micro_gaps
 from nettrim_runtime.graph import Graph
@@ -21,7 +23,7 @@ LARGE_GAP = 0.1  # of the l1 objective, above which a bound says little
 LOW_AGREEMENT = 0.99  # below it the result carries a warning
 BLAMELESS = 0.5  # of the deployed network's disagreement: a pruned one that has less is not what it comes from
 LARGE_LOSS, MISMATCH = 0.02, 3.0  # of accuracy on test samples; over the disagreement on held-out ones
-LESS = "ask for less --sparsity or a smaller --relative-epsilon, or give more calibration samples"
+LESS = "ask for less --sparsity or a smaller --relative-epsilon or --max-drop, or give more calibration samples"
 COARSE = "the pruned network before quantisation does not: int8 is too coarse for its"
 SCALE_ALIKE = "scale inputs of different sizes alike (--mean, --std)"
 LARGE_OUTPUT_ERROR = 0.1  # as above, where the outputs are no classes
@@ -35,8 +37,8 @@ def result_warnings(deployment: "Deployment") -> tuple[str, ...]:
     return (
         *micro,
         *_overfit_warnings(deployment),
-        *_agreement_warnings(deployment.agreement, deployment.networks),
-        *_drop_warnings(deployment),
+        *_input_warnings(deployment.inputs.spec.integers, deployment.shipped),
+        *(_drop_warnings(deployment) or _agreement_warnings(deployment.agreement, deployment.networks)),
         *_mismatch_warnings(deployment),
         *precision_warnings(deployment.networks.pruned, deployment.inputs.precision),
         *empty_layer_warnings(deployment.networks.pruned),
@@ -58,6 +60,19 @@ def micro_warnings(graph: Graph) -> tuple[str, ...]:
     if of_cortex_m:
         return (f"model.tflite needs TensorFlow Lite Micro's portable kernels: CMSIS-NN lacks {of_cortex_m}",)
     return ()
+
+
+def _input_warnings(integers: InputIntegers | None, shipped: Graph) -> tuple[str, ...]:
+    """Tell of a quantised file whose input means other integers once it is quantised again."""
+    if integers is None or not shipped.is_quantized:
+        return ()
+    old, new = integers.quantization, shipped.quantization(shipped.inputs[0])
+    before, after = ((float(each.scale.item()), each.zero_point) for each in (old, new))
+    warning = (
+        f"the input's integers have scale {after[0]:.9g} and zero point {after[1]}, the file's had {before[0]:.9g} and "
+        f"{before[1]}: quantise your inputs anew, as the folder's README.md says"
+    )
+    return (warning,) if before != after else ()
 
 
 def _overfit_warnings(deployment: "Deployment") -> tuple[str, ...]:
@@ -164,8 +179,13 @@ def _sparsity_warnings(deployment: "Deployment") -> tuple[str, ...]:
     reached = 1 - kept / sum(whole.tensors[layer.weight].size for layer in whole.layers)
     if asked is None or abs(reached - asked) < SPARSITY_EXCESS:
         return ()
-    reason = "the others never matter on these samples" if reached > asked else _shortfall(deployment)
+    reason = _excess(deployment.inputs.prune) if reached > asked else _shortfall(deployment)
     return (f"{reached:.1%} of the weights are gone, {asked:.1%} were asked: {reason}",)
+
+
+def _excess(settings: PruneSettings) -> str:
+    never = "the others never matter on these samples"
+    return never if settings.structure == "l1" else f"structure {settings.structure} removes no finer share, or {never}"
 
 
 def _shortfall(deployment: "Deployment") -> str:

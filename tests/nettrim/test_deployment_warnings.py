@@ -5,9 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nettrim.deployment_warnings import _agreement_warnings, empty_layer_warnings, micro_warnings, precision_warnings
+from nettrim.deployment_warnings import (
+    _agreement_warnings,
+    _excess,
+    _input_warnings,
+    empty_layer_warnings,
+    micro_warnings,
+    precision_warnings,
+)
 from nettrim.evaluate import Agreement, Networks
 from nettrim.hybrid import deployed_floats
+from nettrim.importers.imported_model import InputIntegers
+from nettrim.prune import PruneSettings
+from nettrim_runtime.graph import Quantization
 from nettrim_runtime.ops import Function
 from tests.graphs import GraphBuilder, quantized, random_mlp, widened
 
@@ -98,3 +108,21 @@ def test_layers_without_a_weight_are_named() -> None:
     weight = graph.tensors[graph.layers[1].weight]
     (warning,) = empty_layer_warnings(graph.with_tensors([replace(weight, data=np.zeros_like(weight.values()))]))
     assert warning.startswith(f"no weight is left in {graph.layers[1].name}: what lies behind")
+
+
+def test_other_integers_at_the_input_than_the_files_are_told_with_both_scales() -> None:
+    rng = np.random.default_rng(0)
+    graph = random_mlp(rng)
+    deployed = quantized(graph, rng)
+    own = deployed.quantization(deployed.inputs[0])
+    assert _input_warnings(None, deployed) == ()
+    assert _input_warnings(InputIntegers("int8", own), deployed) == ()
+    file_own = InputIntegers("int8", Quantization(np.array([0.5], np.float32), 83))
+    assert _input_warnings(file_own, graph) == ()  # floats at the input
+    (warning,) = _input_warnings(file_own, deployed)
+    assert f"zero point {own.zero_point}, the file's had 0.5 and 83: quantise your inputs anew" in warning
+
+
+def test_weights_that_go_with_their_block_are_not_said_to_never_matter() -> None:
+    assert _excess(PruneSettings()) == "the others never matter on these samples"
+    assert _excess(PruneSettings(structure="1x16")).startswith("structure 1x16 removes no finer share, or")
