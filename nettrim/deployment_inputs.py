@@ -1,5 +1,6 @@
 """What a run is asked for and what it reads: options, model, board and samples, checked before the first solve."""
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -29,11 +30,12 @@ from nettrim.samples import (
     split_held_out,
     synthetic_samples,
 )
+from nettrim.structure import Groups
 from nettrim.structure_names import NOfM, parse_structure
 from nettrim_boards.board import Board, load_board
 from nettrim_exporters.c_header import check_c
 from nettrim_exporters.tflite_checks import check_tflite
-from nettrim_runtime.graph import Graph
+from nettrim_runtime.graph import Graph, Tensor
 
 Int16 = Literal["auto", "all", "none"]
 DEFAULT_DISAGREEMENT, DEFAULT_OUTPUT_ERROR = 0.005, 0.02  # on held-out samples, where no goal is given
@@ -153,6 +155,7 @@ def read_inputs(options: DeployOptions) -> Inputs:
     if options.precision == "int8":
         check_c(graph)
     check_flash(graph, board, options.prune.sparsity)
+    check_blocks(graph, options.prune.structure)
     spec = InputSpec(
         model.source_shape,
         model.input_layout,
@@ -168,6 +171,8 @@ def read_inputs(options: DeployOptions) -> Inputs:
     calibration = load_samples(data, spec, max(n_classes, 2)) if data else drawn
     fit, held_out = split_held_out(calibration, rng)
     test = _load_test(options, data, spec, max(n_classes, 2))
+    if kept is not None and calibration.is_synthetic and test is not None:
+        fit = held_out = test  # nothing is fitted, and real samples say more than drawn ones
     settings, max_drop = options.prune, options.max_drop
     if kept is not None:
         settings = replace(settings, relative_epsilon=0.0)
@@ -204,6 +209,31 @@ def read_inputs(options: DeployOptions) -> Inputs:
         class_names=class_names,
         goal=goal,
     )
+
+
+def check_blocks(graph: Graph, name: str) -> None:
+    """Refuse blocks that hold every layer whole: pruning one would leave nothing of it.
+
+    Raises
+    ------
+    UsageError
+        When they do.
+    """
+    structure = parse_structure(name)
+    if not isinstance(structure, Groups) or None in structure.block_shape or not graph.layers:
+        return
+    shapes = [(weight.shape[0], weight.size // weight.shape[0]) for weight in _weights(graph)]
+    height, width = (size or 1 for size in structure.block_shape)
+    if all(outputs <= height and inputs <= width for outputs, inputs in shapes):
+        outputs, inputs = max(shapes, key=math.prod)
+        raise UsageError(
+            f"--structure {name}: one block holds each layer whole, the largest has {outputs} outputs of {inputs} "
+            "inputs: ask for smaller blocks, as 1x4"
+        )
+
+
+def _weights(graph: Graph) -> list[Tensor]:
+    return [graph.tensors[layer.weight] for layer in graph.layers]
 
 
 def check_precision(options: DeployOptions, board: Board) -> None:

@@ -10,6 +10,7 @@ from nettrim.hybrid import Precision
 from nettrim.importers.imported_model import InputIntegers
 from nettrim.layer_solution import LayerSolution
 from nettrim.prune import PruneSettings
+from nettrim.structure_names import NOfM, parse_structure
 from nettrim.widen import widenable
 from nettrim_exporters.tflite_micro import cmsis_nn_gaps, micro_gaps
 from nettrim_runtime.graph import Graph
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 SPARSITY_EXCESS = 0.01  # above what was asked for, that a user should know of
 LARGE_GAP = 0.1  # of the l1 objective, above which a bound says little
 LOW_AGREEMENT = 0.99  # below it the result carries a warning
+FLOAT_SHARE = 1e-5  # of a response, that the original weights themselves miss it by in floats
+FEW_ANSWERS = 2.5  # that differ say little of what they come from
 BLAMELESS = 0.5  # of the deployed network's disagreement: a pruned one that has less is not what it comes from
 LARGE_LOSS, MISMATCH = 0.02, 3.0  # of accuracy on test samples; over the disagreement on held-out ones
 LESS = "ask for less --sparsity or a smaller --relative-epsilon or --max-drop, or give more calibration samples"
@@ -118,7 +121,8 @@ def _int8_is_to_blame(agreement: Agreement) -> bool:
     """Whether the pruned network answers as the original does, and only its quantised version does not."""
     if agreement.deployed is None or agreement.pruned is None:
         return False
-    return 1 - agreement.pruned < BLAMELESS * (1 - agreement.deployed)
+    by_int8 = (agreement.pruned - agreement.deployed) * agreement.samples
+    return 1 - agreement.pruned < BLAMELESS * (1 - agreement.deployed) and by_int8 > FEW_ANSWERS
 
 
 def missed_drop(deployment: "Deployment") -> str | None:
@@ -203,13 +207,15 @@ def _shortfall(deployment: "Deployment") -> str:
 def _bound_warnings(deployment: "Deployment") -> tuple[str, ...]:
     """Name the layers that miss their epsilon, and those whose screen has no useful bound on its optimum."""
     missed, widened, unbounded = [], [], []
+    settings = deployment.inputs.prune
+    has_epsilon = settings.sparsity is None and not isinstance(parse_structure(settings.structure), NOfM)
     for outcome in deployment.result.layers:
         name, solution = outcome.name, outcome.solution
         if solution is None:
             continue
         asked = deployment.inputs.prune.relative_epsilon * _target_norm(solution)
         allowed = float(np.linalg.norm(solution.epsilon))
-        if deployment.inputs.prune.sparsity is None and allowed > asked * (1 + 1e-6):
+        if has_epsilon and allowed > asked * (1 + 1e-6) + FLOAT_SHARE * _target_norm(solution):
             widened.append(name)
         if deployment.inputs.prune.sparsity is None and solution.distance > allowed and not outcome.is_polished:
             missed.append(name)

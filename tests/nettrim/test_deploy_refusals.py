@@ -132,6 +132,7 @@ def test_an_unsupported_operator_is_exit_code_3_before_any_work(
         (("--std", "0"), "--std or --input-scale is 0"),
         (("--input-scale", "nan"), "--input-scale is (nan,), expected finite numbers"),
         (("--seed", "-1"), "--seed"),
+        (("--structure", "100x64"), "one block holds each layer whole, the largest has 32 outputs of 64 inputs"),
         (("--precision", "float16"), "'float16' is not one of 'int8', 'hybrid', 'float32'"),
         (("--precision", "float32", "--int16", "all"), "--precision float32 computes in floats: give one"),
     ],

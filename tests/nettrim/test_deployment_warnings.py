@@ -51,6 +51,15 @@ def test_int16_is_advised_unless_all_that_can_be_int16_is() -> None:
     assert "int8 is too coarse for its input or output, which --int16 leaves as they are; scale inputs" in warning
 
 
+def test_one_answer_of_many_does_not_make_int8_too_coarse() -> None:
+    graph = random_mlp(np.random.default_rng(0))
+    networks = Networks(graph, graph, quantized(graph, np.random.default_rng(1)))
+    for lost, is_coarse in ((1, False), (5, True)):
+        agreement = replace(_agreement(1.0, 1 - lost / 80), samples=80)
+        (warning,) = _agreement_warnings(agreement, networks)
+        assert ("int8 is too coarse" in warning) == is_coarse
+
+
 def test_floats_are_advised_where_int8_weights_beside_floats_are_too_coarse() -> None:
     graph = random_mlp(np.random.default_rng(0))
     networks = Networks(graph, graph, deployed_floats(graph, "hybrid"))
