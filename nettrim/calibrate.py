@@ -78,10 +78,21 @@ def quantize_on(
     return quantizer(graph, samples, tails)(wide)
 
 
-def quantizer(graph: Graph, samples: Array, tails: Mapping[str, float] | None = None) -> Quantize:
-    """Return `quantize_on` as a function of ``wide`` alone: one network's ranges are the same for any choice of it."""
+def quantizer(
+    graph: Graph,
+    samples: Array,
+    tails: Mapping[str, float] | None = None,
+    fixed: Mapping[str, Range] | None = None,
+) -> Quantize:
+    """Return `quantize_on` as a function of ``wide`` alone: one network's ranges are the same for any choice of it.
+
+    Parameters
+    ----------
+    fixed : Mapping or None
+        The range of activations for which samples do not decide.
+    """
     tails = tails or {}
-    narrow = cache(lambda: activation_ranges(graph, samples, tails))
+    narrow = cache(lambda: {**activation_ranges(graph, samples, tails), **(fixed or {})})
     whole = cache(lambda: activation_ranges(graph, samples))
 
     def quantize(wide: frozenset[str] = frozenset()) -> Graph:

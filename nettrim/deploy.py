@@ -9,7 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from nettrim.board_limits import check_fits, deployed_flash_bytes, formats_for
-from nettrim.calibrate import Quantize, choose_tails, quantize_on, quantizer
+from nettrim.calibrate import Quantize, choose_tails, quantizer
 from nettrim.deployment_inputs import DeployOptions, Inputs
 from nettrim.deployment_warnings import result_warnings
 from nettrim.evaluate import (
@@ -25,7 +25,7 @@ from nettrim.evaluate import (
 )
 from nettrim.fit_search import prune_to_fit
 from nettrim.goal_search import Trial, measure_of, prune_to_drop
-from nettrim.hybrid import Precision, deployed_floats, shipped_floats
+from nettrim.hybrid import deployed_floats, shipped_floats
 from nettrim.own_integers import dequantized, unpruned
 from nettrim.passes.remove_dead_channels import remove_dead_channels
 from nettrim.progress import Progress
@@ -174,7 +174,7 @@ def _deploy(
     if precision != "int8":
         return shipped_floats(pruned, precision), Networks(original, pruned, deployed_floats(pruned, precision))
     say("quantising")
-    quantized = quantize_on(pruned, inputs.fit.x, wide, tails)
+    quantized = quantizer(pruned, inputs.fit.x, tails, _file_ranges(inputs))(wide)
     return remove_dead_channels(quantized), Networks(original, pruned, quantized)
 
 
@@ -204,7 +204,7 @@ def _prune(
         inputs.max_drop,
         inputs.prune,
         rng=rng,
-        quantizer=partial(_quantizer, precision=inputs.precision, tails=tails),
+        quantizer=partial(_quantizer, inputs, tails),
         wide=wide,
         may_widen=options.int16 == "auto" and inputs.precision == "int8",
         progress=say,
@@ -213,9 +213,21 @@ def _prune(
     return found.result, inputs, found.trials, found.wide
 
 
-def _quantizer(graph: Graph, samples: Array, *, precision: Precision, tails: Mapping[str, float]) -> Quantize:
+def _quantizer(inputs: Inputs, tails: Mapping[str, float], graph: Graph, samples: Array) -> Quantize:
     """Return a float network as it is deployed, as a function of the activations that are int16."""
-    return quantizer(graph, samples, tails) if precision == "int8" else lambda _: deployed_floats(graph, precision)
+    if inputs.precision != "int8":
+        return lambda _: deployed_floats(graph, inputs.precision)
+    return quantizer(graph, samples, tails, _file_ranges(inputs))
+
+
+def _file_ranges(inputs: Inputs) -> dict[str, tuple[float, float]]:
+    """Return the range of the input of a quantised file: its integers keep their meaning on the board."""
+    found = inputs.spec.integers
+    if found is None or found.dtype not in {"int8", "uint8"}:
+        return {}
+    limits, quantization = np.iinfo(found.dtype), found.quantization
+    low, high = (float(quantization.scale.item()) * (end - quantization.zero_point) for end in (limits.min, limits.max))
+    return {inputs.model.graph.inputs[0]: (low, high)}
 
 
 def c_name(stem: str) -> str:

@@ -174,7 +174,7 @@ def test_goal_trials_and_the_place_in_the_run_are_told(
         )
         pruning = [line for line in lines if f"(trial {number} of at most 5, " in line and line.startswith("pruning")]
         assert [line.split(" (")[0] for line in pruning] == ["pruning 0, layer 1 of 2", "pruning 2, layer 2 of 2"]
-        assert all((" s left)" in line) == (number > 1) for line in pruning)
+        assert all((" s left" in line) == (number > 1) for line in pruning)
 
 
 def test_a_relative_epsilon_is_kept_by_every_layer(deploy: Deploy, digits: Path, tmp_path: Path) -> None:

@@ -50,14 +50,19 @@ def test_a_quantised_file_is_deployed_as_it_is(
     np.testing.assert_array_equal(run_litert(written, samples), expected)
 
 
-def test_with_a_goal_a_quantised_file_is_pruned_and_quantised_again(
+@pytest.mark.parametrize("by_search", [True, False])
+def test_with_a_goal_a_quantised_file_is_pruned_and_quantised_again_behind_the_same_input(
     deploy: Deploy,  # noqa: F811
     tmp_path: Path,
+    by_search: bool,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    path, _ = int8_network(tmp_path)
+    path, graph = int8_network(tmp_path)
     np.savez(tmp_path / "data.npz", x=np.random.default_rng(2).normal(size=(300, 20)).astype(np.float32))
-    assert deploy("--target", "host", path, "--data", tmp_path / "data.npz", "--sparsity", "0.5") == 0
+    goal = ("--max-drop", "0.5") if by_search else ("--sparsity", "0.5")
+    assert deploy("--target", "host", path, "--data", tmp_path / "data.npz", *goal) == 0
+    deployed = load_deployed(tmp_path / "net-host" / "model.npz")
+    assert deployed.quantization(deployed.inputs[0]).same_as(graph.quantization(graph.inputs[0]))
     report = json.loads((tmp_path / "net-host" / "report.json").read_text())
     assert not report["goal"]["as_in_file"]
     assert report["totals"]["sparsity"] >= 0.5
