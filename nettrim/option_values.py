@@ -70,7 +70,8 @@ def parse_share(text: str | None, option: str) -> float | None:
     per_cent = _number(text.strip().removesuffix("%").replace(",", "."))
     decimal_comma = "%" not in text and 0 <= per_cent < 1
     meant = per_cent if decimal_comma else per_cent / 100
-    likely = decimal_comma or 0 < meant < 1
+    is_all = share == 1 and "." in text  # 1.0 is no per cent
+    likely = decimal_comma or (0 < meant < 1 and not is_all)
     hint = f"; {'write' if decimal_comma else f'{per_cent:g} per cent are'} {meant:.4g}" if likely else ""
     raise UsageError(f"{option} is {text}, expected a share from 0 to below 1{hint}")
 

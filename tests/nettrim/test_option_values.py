@@ -25,6 +25,7 @@ def test_a_share_is_the_number_that_was_written(share: float) -> None:
         ("0.5 %", "; 0.5 per cent are 0.005"),
         ("90", "; 90 per cent are 0.9"),
         ("1", "; 1 per cent are 0.01"),
+        ("1.0", ""),
         ("0,9", "; write 0.9"),
         ("100", ""),
         ("150", ""),
