@@ -177,13 +177,10 @@ def read_inputs(options: DeployOptions) -> Inputs:
     if kept is not None:
         settings = replace(settings, relative_epsilon=0.0)
     elif options.goal_is_default and calibration.is_synthetic:
-        admm = replace(settings.search.choice, max_iterations=CAUTIOUS_ITERATIONS)
-        search = replace(settings.search, admm=admm)
-        settings = replace(settings, relative_epsilon=CAUTIOUS_EPSILON, cautious=True, search=search)
+        settings = _cautious(settings)
     elif options.goal_is_default and not isinstance(parse_structure(settings.structure), NOfM):
-        calibration = replace(calibration, labels=None)
-        max_drop = DEFAULT_DISAGREEMENT if has_classes(graph, calibration) else DEFAULT_OUTPUT_ERROR
         fit = replace(fit, labels=None)
+        max_drop = DEFAULT_DISAGREEMENT if has_classes(graph, fit) else DEFAULT_OUTPUT_ERROR
     goal = KEPT_GOAL
     if kept is None:
         goal = describe_goal(
@@ -209,6 +206,12 @@ def read_inputs(options: DeployOptions) -> Inputs:
         class_names=class_names,
         goal=goal,
     )
+
+
+def _cautious(settings: PruneSettings) -> PruneSettings:
+    """Return the default without data."""
+    search = replace(settings.search, admm=replace(settings.search.choice, max_iterations=CAUTIOUS_ITERATIONS))
+    return replace(settings, relative_epsilon=CAUTIOUS_EPSILON, cautious=True, search=search)
 
 
 def check_blocks(graph: Graph, name: str) -> None:

@@ -7,11 +7,11 @@ from typing import Literal
 import numpy as np
 
 from nettrim.passes.remove_dead_channels import remove_dead_channels
+from nettrim.quantize import WEIGHT_LIMIT
 from nettrim_runtime.graph import Graph, Quantization, Tensor
 from nettrim_runtime.ops import Dense
 
 Precision = Literal["int8", "hybrid", "float32"]
-WEIGHT_LIMIT = 127  # symmetric: TensorFlow Lite's hybrid kernels know no zero point
 
 
 def deployed_floats(pruned: Graph, precision: Precision) -> Graph:

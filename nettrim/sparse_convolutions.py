@@ -32,7 +32,7 @@ FUNCTIONS = {Function.HARD_SWISH, Function.LEAKY_RELU, Function.SIGMOID}
 def sparse_convolutions(graph: Graph) -> tuple[str, ...]:
     """Return the names of the convolutions of one pixel, none where XNNPACK would not run all of them sparse."""
     pools = [place for place, op in enumerate(graph.ops) if _is_global_pool(graph, op)]
-    if graph.is_quantized or not pools:
+    if graph.is_quantized or not pools or pools[0] == 0:
         return ()
     stem, *stretch = graph.ops[: pools[0]]
     found = [op for op in stretch if isinstance(op, Conv2d) and _is_pointwise(graph, op)]
@@ -40,6 +40,8 @@ def sparse_convolutions(graph: Graph) -> tuple[str, ...]:
     if not found or not is_whole or any(_reads_images(graph, op) for op in graph.ops[pools[0] + 1 :]):
         return ()
     weights = [graph.tensors[op.weight] for op in found]
+    if any(weight.nnz == 0 for weight in weights):  # DENSIFY takes no constant without a value
+        return ()
     zeros = 1 - sum(weight.nnz for weight in weights) / sum(weight.size for weight in weights)
     return tuple(op.name for op in found) if zeros > LEAST_ZEROS else ()
 

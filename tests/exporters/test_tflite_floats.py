@@ -147,6 +147,21 @@ def test_what_xnnpack_would_not_run_whole_stays_dense(change: str) -> None:
     assert sparse_convolutions(separable(0.1, change)) == ()
 
 
+def test_a_network_that_begins_with_its_pool_has_nothing_sparse() -> None:
+    builder = GraphBuilder(np.random.default_rng(0), (4, 4, 3))
+    builder.average_pool((4, 4))
+    builder.flatten()
+    builder.dense(3)
+    assert sparse_convolutions(builder.build()) == ()
+
+
+def test_a_convolution_without_a_weight_left_keeps_its_network_dense() -> None:
+    graph = separable(0.2)
+    weight = graph.tensors[next(op.weight for op in graph.layers if op.name == pointwise(graph)[1])]
+    assert sparse_convolutions(graph)
+    assert sparse_convolutions(graph.with_tensors([replace(weight, data=np.zeros_like(weight.values()))])) == ()
+
+
 @pytest.mark.parametrize(
     ("precision", "density", "gains"),
     [("float32", 0.1, True), ("float32", 0.2, False), ("hybrid", 0.4, True), ("hybrid", 0.7, False)],

@@ -15,7 +15,7 @@ from nettrim_runtime.engine import run_graph
 from nettrim_runtime.errors import ModelFileError, UnsupportedOperatorError
 from tests.exporters.test_tflite import SINGLE
 from tests.graphs import GraphBuilder, random_branches, random_cnn, random_inputs, random_mlp
-from tests.nettrim.tflite_models import NONE, REFERENCE, RELU, FileWriter, run_litert, write_file
+from tests.nettrim.tflite_models import NONE, RELU, FileWriter, run_litert, write_file
 from tests.shared_data import shared_data
 
 Array = npt.NDArray[Any]
@@ -361,45 +361,3 @@ def test_weights_with_infinity_are_refused(tmp_path: Path) -> None:
     file, entry, output = dense_file(weight, bias=None)
     with pytest.raises(ModelFileError, match="holds NaN or infinity"):
         load_model(write_file(tmp_path, file.content((entry,), (output,))))
-
-
-def sparse_levels(weight: Array, block: int) -> tuple[Any, Array]:
-    """Return the sparsity of a matrix in 1 x block blocks, as the schema's class, and the kept values."""
-    rows, columns = weight.shape
-    blocks = weight.reshape(rows, columns // block, block)
-    kept = blocks.any(axis=2)
-    levels = [published.DimensionMetadataT() for _ in range(3 if block > 1 else 2)]
-    levels[0].format, levels[0].denseSize = published.DimensionType.DENSE, rows
-    levels[1].format = published.DimensionType.SPARSE_CSR
-    vectors = (np.concatenate([[0], np.cumsum(kept.sum(axis=1))]), np.nonzero(kept)[1])
-    for name, values in zip(("arraySegments", "arrayIndices"), vectors, strict=True):
-        vector = published.Uint8VectorT() if name == "arrayIndices" else published.Int32VectorT()
-        vector.values = values.tolist()
-        setattr(levels[1], name, vector)
-        kind = published.SparseIndexVector
-        setattr(levels[1], f"{name}Type", kind.Uint8Vector if name == "arrayIndices" else kind.Int32Vector)
-    sparsity = published.SparsityParametersT()
-    sparsity.traversalOrder, sparsity.dimMetadata = [0, 1], levels
-    if block > 1:
-        levels[2].format, levels[2].denseSize = published.DimensionType.DENSE, block
-        sparsity.traversalOrder, sparsity.blockMap = [0, 1, 2], [1]
-    return sparsity, blocks[kept]
-
-
-@pytest.mark.parametrize("block", [1, 4])
-def test_sparse_weights_are_read_dense(tmp_path: Path, block: int) -> None:
-    rng = np.random.default_rng(4)
-    weight = random_floats(6, 16).reshape(6, -1, block) * (rng.random((6, 16 // block, 1)) < 0.4)
-    weight = weight.reshape(6, 16)
-    weight[2] = 0
-    sparsity, values = sparse_levels(weight, block)
-    file, entry, output = dense_file(weight, bias=None)
-    file.buffers[file.tensors[2].buffer].data = np.frombuffer(values.tobytes(), np.uint8)
-    file.tensors[2].sparsity = sparsity
-    path = write_file(tmp_path, file.content((entry,), (output,)))
-    model = load_model(path)
-    np.testing.assert_array_equal(model.graph.tensors[model.graph.layers[0].weight].values(), weight)
-    samples = np.random.default_rng(0).normal(size=(N_SAMPLES, 16)).astype(np.float32)
-    np.testing.assert_allclose(
-        run_graph(model.graph, samples), run_litert(path.read_bytes(), samples, REFERENCE), atol=1e-5
-    )

@@ -17,7 +17,8 @@ from nettrim.importers.tflite_import import import_tflite
 from nettrim_exporters.tflite import render_tflite
 from nettrim_runtime.errors import ModelFileError
 from tests.graphs import quantized, random_branches, random_cnn, random_functions, random_mlp, random_moves, widened
-from tests.nettrim.test_import_tflite import dense_file, random_floats, sparse_levels
+from tests.nettrim.test_import_tflite import dense_file, random_floats
+from tests.nettrim.test_import_tflite_sparse import sparse_levels
 from tests.nettrim.tflite_models import FileWriter
 from tests.shared_data import shared_data
 
